@@ -1,0 +1,43 @@
+# make demo              what SeTok does to pictures, into out/   (your own picture: make demo IMAGE=photo.jpg)
+# make test              lint, format check and tests
+# make lint | format     ruff alone | ruff repairs what it can
+# make clean             remove all that make created
+#
+# Each needs nothing but Python 3.11 or newer (another one: make test PYTHON=python3.12). The first run installs the
+# pinned packages of constraints.txt into .venv; later runs reuse it.
+
+PYTHON ?= python3
+IMAGE ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+.PHONY: demo test lint format clean
+
+demo: $(INSTALLED)
+	$(BIN)/python -m training.demo --output out $(if $(IMAGE),--image "$(IMAGE)")
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv out build *.egg-info .pytest_cache .ruff_cache
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'SeTok needs Python 3.11 or newer, and "$(PYTHON)" is not. Say which one to use: make PYTHON=python3.12' >&2; \
+	  exit 1; }
+	@echo 'Installing into .venv (once, some minutes):'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --no-input --constraint constraints.txt --editable '.[train,eval,dev]' \
+	  | awk '/^Collecting/ {print "  " $$2} / MB\)/ {print} /^Installing/ {print "  installing them all"} {fflush()}'
+	@touch $@
