@@ -1,0 +1,186 @@
+"""Configuration of SeTok: vision encoder, token clustering, token merger and detokenizer."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
+
+
+def _check_at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+@strict
+class SetokDetokenizerConfig(PreTrainedConfig):
+    """Configuration of [`SetokDetokenizer`] (§2.1 and Appendix D.1): mask tokens query the concept tokens, a CNN paints.
+
+    The painted image has `grid_size * 2 ** (len(decoder_channels) - 1)` pixels on a side.
+
+    Args:
+        hidden_size: width of the mask tokens.
+        num_hidden_layers: L, blocks of self-attention over the grid, cross-attention to the tokens and an MLP.
+        grid_size: mask tokens on a side; need not be the encoder's grid.
+        decoder_channels: channels of the CNN at each resolution, coarse to fine; every further entry doubles the size.
+        decoder_blocks: residual blocks at each resolution.
+        token_noise: standard deviation, in units of the tokens' own, of Gaussian noise added to the tokens in training,
+            which makes the detokenizer forgive tokens that a generator sampled.
+    """
+
+    model_type = "setok_detokenizer"
+    base_config_key = "detokenizer_config"
+
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    rope_theta: float = 100.0
+    grid_size: int = 24
+    decoder_channels: list[int] | tuple[int, ...] = (512, 256, 256, 128, 128)
+    decoder_blocks: int = 2
+    token_noise: float = 0.0
+    initializer_range: float = 0.02
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the painted image."""
+        return self.grid_size * 2 ** (len(self.decoder_channels) - 1)
+
+    def validate_sizes(self):
+        _check_heads(self)
+        for name in ("num_hidden_layers", "grid_size", "decoder_blocks"):
+            _check_at_least(name, getattr(self, name), 1)
+        _check_at_least("the number of decoder_channels", len(self.decoder_channels), 1)
+        _check_at_least("token_noise", self.token_noise, 0)
+
+
+def _check_heads(config) -> None:
+    if config.hidden_size % (4 * config.num_attention_heads):
+        raise ValueError(
+            f"hidden_size ({config.hidden_size}) must be a multiple of 4 * num_attention_heads "
+            f"({config.num_attention_heads}): 2D rotary positions use pairs of channels for each of two axes."
+        )
+
+
+@strict
+class SetokConfig(PreTrainedConfig):
+    """Configuration of [`SetokModel`] and [`SetokForPreTraining`]; the defaults are the paper's model (Appendix D.1).
+
+    Args:
+        vision_config: any vision model of transformers; default the architecture of SigLIP-SO400M-patch14-384.
+        detokenizer_config: see [`SetokDetokenizerConfig`].
+        text_config: the frozen text encoder of the contrastive loss, any text model of transformers; `None` where text
+            features are computed outside and kept as the concept bank.
+        hidden_size: D, the dimension of a concept token.
+        num_inner_layers, num_inter_layers: depth of the inner-cluster and inter-cluster transformers; 0 leaves one out
+            (ablations of Table 6).
+        merger: `"transformer"`, or `"mean"`: the mean of each cluster's projected patches (ablation of Table 6).
+        use_position_embeddings: 2D positions in the merger (ablation of Table 6).
+        pack_clusters: run the inner transformer over patches packed by cluster; `False` uses one block-diagonal mask
+            over the image, the slower reference.
+        num_neighbors, criterion, threshold, assignment, max_tokens, fixed_tokens, token_order: see
+            [`cluster_tokens`](token_clustering.py).
+        assignment_mode: `"hard"` or `"soft"` concept masks (Table 5).
+        straight_through: in training, hard masks with the gradient of the soft ones.
+        soft_sharpness, soft_threshold, soft_penalty, soft_temperature: see `soft_token_masks`.
+        projection_dim: dimension of the joint space of concept tokens and text.
+        text_feature_dim: dimension of the text features; read from `text_config` where there is one.
+        concept_names: names whose text features are kept with the weights (the concept bank), so that these concepts
+            can be trained on and recognised without a text encoder.
+        contrastive_form: `"log_of_sum"`, Eqs. 5-6 as printed: the concepts of an image share one logarithm, so that one
+            of them may stand for all. `"sum_of_logs"`: every concept has to be found.
+        reconstruction_weight, contrastive_weight: alpha and beta of Eq. 3.
+        logit_scale_init: log of the initial inverse temperature.
+    """
+
+    model_type = "setok"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(
+            config_class=AutoConfig,
+            model_type="siglip_vision_model",
+            init_kwargs={
+                "hidden_size": 1152,
+                "intermediate_size": 4304,
+                "num_hidden_layers": 27,
+                "num_attention_heads": 16,
+                "image_size": 384,
+                "patch_size": 14,
+                "vision_use_head": False,
+            },
+        ),
+        "detokenizer_config": SubConfigSpec(config_class=SetokDetokenizerConfig),
+    }
+
+    vision_config: dict | PreTrainedConfig | None = None
+    detokenizer_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_inner_layers: int = 12
+    num_inter_layers: int = 8
+    num_attention_heads: int = 8
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    rope_theta: float = 100.0
+    merger: str = "transformer"
+    use_position_embeddings: bool = True
+    pack_clusters: bool = True
+
+    num_neighbors: int = 6
+    criterion: str = "relative"
+    threshold: float | None = None
+    assignment: str = "chain"
+    max_tokens: int = 64
+    fixed_tokens: int | None = None
+    token_order: str = "score"
+    assignment_mode: str = "hard"
+    straight_through: bool = False
+    soft_sharpness: float = 2.0
+    soft_threshold: float = 0.5
+    soft_penalty: float = 0.0
+    soft_temperature: float = 0.2
+
+    projection_dim: int = 512
+    text_feature_dim: int = 1152
+    concept_names: list[str] | None = None
+    contrastive_form: str = "log_of_sum"
+    reconstruction_weight: float = 1.0
+    contrastive_weight: float = 1.0
+    logit_scale_init: float = 2.6592  # log(1 / 0.07)
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        if isinstance(self.text_config, dict):
+            self.text_config = AutoConfig.for_model(**self.text_config)
+        super().__post_init__(**kwargs)
+        if getattr(self.vision_config, "vision_use_head", False):
+            self.vision_config.vision_use_head = False  # its parameters would never get a gradient
+        if self.text_config is not None:
+            self.text_feature_dim = self.text_config.hidden_size
+
+    def validate_choices(self):
+        _check_choice("merger", self.merger, ("transformer", "mean"))
+        _check_choice("criterion", self.criterion, ("relative", "product"))
+        _check_choice("assignment", self.assignment, ("chain", "nearest"))
+        _check_choice("token_order", self.token_order, ("score", "raster"))
+        _check_choice("assignment_mode", self.assignment_mode, ("hard", "soft"))
+        _check_choice("contrastive_form", self.contrastive_form, ("log_of_sum", "sum_of_logs"))
+
+    def validate_sizes(self):
+        _check_heads(self)
+        for name in ("num_neighbors", "max_tokens", "projection_dim", "text_feature_dim"):
+            _check_at_least(name, getattr(self, name), 1)
+        for name in ("num_inner_layers", "num_inter_layers"):
+            _check_at_least(name, getattr(self, name), 0)
+        if self.fixed_tokens is not None:
+            _check_at_least("fixed_tokens", self.fixed_tokens, 1)
+        for name in ("soft_sharpness", "soft_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")

@@ -1,0 +1,119 @@
+"""Detokenizer (§2.1, Appendix D.1): mask tokens on a grid query the concept tokens, a CNN paints the image."""
+
+import torch
+from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_utils import PreTrainedModel
+
+from .configuration_setok import SetokDetokenizerConfig
+from .transformer import SetokAttention, SetokBlock, grid_positions, rotary_angles, rotate
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.norm1 = _group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = _group_norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.conv1(nn.functional.silu(self.norm1(x)))
+        hidden = self.conv2(nn.functional.silu(self.norm2(hidden)))
+        return self.shortcut(x) + hidden
+
+
+class PixelDecoder(nn.Module):
+    """Feature grid (B, hidden_size, G, G) to pixels (B, 3, S, S): residual blocks and nearest-neighbour upsampling."""
+
+    def __init__(self, config: SetokDetokenizerConfig):
+        super().__init__()
+        channels = list(config.decoder_channels)
+        self.conv_in = nn.Conv2d(config.hidden_size, channels[0], 3, padding=1)
+        stages = []
+        for level, (previous, current) in enumerate(zip([channels[0], *channels[:-1]], channels, strict=True)):
+            if level > 0:
+                stages += [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(previous, current, 3, padding=1)]
+            stages += [ResidualBlock(current, current) for _ in range(config.decoder_blocks)]
+        self.stages = nn.Sequential(*stages)
+        self.norm_out = _group_norm(channels[-1])
+        self.conv_out = nn.Conv2d(channels[-1], 3, 3, padding=1)
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        return self.conv_out(nn.functional.silu(self.norm_out(self.stages(self.conv_in(grid)))))
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups, or the largest number of groups of at least 4 channels that divides a small layer's channels."""
+    groups = next(g for g in range(min(32, max(1, channels // 4)), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+class SetokDetokenizer(PreTrainedModel):
+    """Paints an image from a variable number of concept tokens.
+
+    A grid of copies of one learned mask token, told apart by 2D positions, attends to itself and to the concept tokens in
+    `num_hidden_layers` blocks; a CNN upsamples the grid to pixels.
+    """
+
+    config: SetokDetokenizerConfig
+    base_model_prefix = "detokenizer"
+    main_input_name = "tokens"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SetokBlock", "ResidualBlock"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": SetokBlock, "attentions": SetokAttention}
+
+    def __init__(self, config: SetokDetokenizerConfig, token_dim: int):
+        super().__init__(config)
+        self.token_projection = nn.Linear(token_dim, config.hidden_size)
+        self.mask_token = nn.Parameter(torch.empty(config.hidden_size))
+        self.position_embedding = nn.Parameter(torch.empty(config.hidden_size))
+        self.layers = nn.ModuleList(SetokBlock(config, cross_attention=True) for _ in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pixel_decoder = PixelDecoder(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, SetokDetokenizer):
+            init_vector(module.mask_token)
+            init_vector(module.position_embedding)
+
+    def forward(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Args:
+            tokens: concept tokens (B, C, D).
+            token_mask: (B, C) bool, True for a token, False for padding; `None`: all are tokens.
+
+        Returns:
+            Pixels (B, 3, S, S) as normalised by the image processor, S = `config.image_size`.
+        """
+        config = self.config
+        if self.training and config.token_noise > 0:
+            real = torch.ones_like(tokens[..., :1]) if token_mask is None else token_mask[..., None].to(tokens.dtype)
+            power = (tokens.detach().square() * real).sum() / (real.sum() * tokens.shape[-1]).clamp(min=1)
+            tokens = tokens + config.token_noise * power.sqrt() * torch.randn_like(tokens)
+        context = self.token_projection(tokens)
+        positions = grid_positions(config.grid_size, config.grid_size, device=tokens.device)
+        cos, sin = rotary_angles(positions, config.hidden_size, config.rope_theta)
+        grid = self.mask_token + rotate(self.position_embedding, cos, sin)
+        grid = grid.to(context.dtype).expand(len(tokens), -1, -1)
+        rotary = rotary_angles(positions, config.hidden_size // config.num_attention_heads, config.rope_theta)
+        context_mask = create_bidirectional_mask(config, grid, token_mask, encoder_hidden_states=context)
+        for layer in self.layers:
+            grid = layer(grid, context, context_mask=context_mask, rotary=rotary)
+        grid = self.norm(grid).transpose(1, 2).unflatten(2, (config.grid_size, config.grid_size))
+        return self.pixel_decoder(grid)
+
+
+def init_vector(parameter: nn.Parameter) -> None:
+    """Unit-variance start for a lone vector that is added to activations, and nothing where it was loaded."""
+    from transformers import initialization as init
+
+    init.normal_(parameter, mean=0.0, std=0.5)

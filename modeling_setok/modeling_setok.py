@@ -1,0 +1,412 @@
+"""SeTok: an image becomes a variable number of concept tokens, and an image again (§2.1)."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .concept_contrastive import concept_contrastive_loss, mean_token, unit
+from .configuration_setok import SetokConfig
+from .detokenizer import SetokDetokenizer, init_vector
+from .token_clustering import TokenClustering, feature_scale, unit_directions
+from .token_merger import TokenMerger
+from .transformer import SetokBlock
+
+
+@dataclass
+class SetokModelOutput(ModelOutput):
+    """Concept tokens of a batch of images.
+
+    `last_hidden_state` (B, C, D): the concept tokens, C = the batch's largest number, zero where an image has fewer.
+    `token_mask` (B, C) bool: True for a token.
+    `num_tokens` (B,) long: number of tokens of each image.
+    `cluster_ids` (B, N) long: token that each patch belongs to, -1 on padding.
+    `patch_embeddings` (B, N, Dv): what the vision encoder gave.
+    `grid_size` (h, w): the patches form h rows of w, N = h * w.
+    `scores` (B, N) float32: seed scores of the clustering.
+    `soft_masks` (B, C, N) float32: with `assignment_mode="soft"`, the concept masks; they sum to 1 over the tokens.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    token_mask: torch.BoolTensor | None = None
+    num_tokens: torch.LongTensor | None = None
+    cluster_ids: torch.LongTensor | None = None
+    patch_embeddings: torch.FloatTensor | None = None
+    grid_size: tuple[int, int] | None = None
+    scores: torch.FloatTensor | None = None
+    soft_masks: torch.FloatTensor | None = None
+
+
+@dataclass
+class SetokForPreTrainingOutput(ModelOutput):
+    """`loss` = alpha * `reconstruction_loss` + beta * `contrastive_loss` (Eq. 3), each () where its targets were given.
+
+    `reconstruction` (B, 3, S, S): the painted image, normalised as the target. `image_features` (B, P): unit length, V^I
+    of Eq. 5. `logits_per_image` (B, V): scaled similarity to every concept of the bank, where there is one.
+    `setok_output`: the tokens.
+    """
+
+    loss: torch.FloatTensor | None = None
+    reconstruction_loss: torch.FloatTensor | None = None
+    contrastive_loss: torch.FloatTensor | None = None
+    reconstruction: torch.FloatTensor | None = None
+    image_features: torch.FloatTensor | None = None
+    logits_per_image: torch.FloatTensor | None = None
+    setok_output: SetokModelOutput | None = None
+
+
+class SetokPreTrainedModel(PreTrainedModel):
+    config: SetokConfig
+    base_model_prefix = "setok"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SetokBlock"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, TokenMerger) and module.use_positions:
+            init_vector(module.position_embedding)
+        elif isinstance(module, TokenClustering):
+            init.zeros_(module.feature_scale)
+        elif isinstance(module, SetokForPreTraining):
+            init.constant_(module.logit_scale, module.config.logit_scale_init)
+            if module.config.concept_names is not None:
+                init.zeros_(module.concept_features)
+
+
+class SetokModel(SetokPreTrainedModel):
+    """Vision encoder, token clustering and token merger: pixels to concept tokens.
+
+    Any vision model of transformers that returns a sequence of patches (with or without prefix tokens such as CLS, which
+    are dropped) or a feature map can be the encoder.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [
+        r"^detokenizer\.", r"^visual_projection\.", r"^text_", r"^logit_scale", r"^concept_features"
+    ]  # fmt: skip
+
+    def __init__(self, config: SetokConfig):
+        super().__init__(config)
+        self.vision_encoder = AutoModel.from_config(config.vision_config)
+        self.token_clustering = TokenClustering(config)
+        self.token_merger = TokenMerger(config, patch_dim=_patch_dim(config.vision_config))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vision_encoder.get_input_embeddings()
+
+    @classmethod
+    def from_vision_pretrained(cls, name: str, config: SetokConfig | None = None, **kwargs) -> "SetokModel":
+        """A SeTok around a pretrained vision encoder; merger and clustering start fresh.
+
+        Args:
+            name: Hub id or folder of a vision model, or of a two-tower model (CLIP, SigLIP), whose vision half is taken.
+            config: the rest of SeTok; its `vision_config` is replaced. Default: the paper's, with `num_neighbors` scaled
+                to the encoder's grid.
+            kwargs: passed to `AutoModel.from_pretrained` (revision, token, dtype, ...).
+        """
+        from transformers import AutoConfig
+
+        vision_config = AutoConfig.from_pretrained(name, **{k: v for k, v in kwargs.items() if k in HUB_ARGUMENTS})
+        vision_config = getattr(vision_config, "vision_config", vision_config)
+        if hasattr(vision_config, "vision_use_head"):
+            vision_config.vision_use_head = False
+        encoder = AutoModel.from_pretrained(name, config=vision_config, **kwargs)
+        if config is None:
+            height, width = _grid_size(vision_config, *_image_size(vision_config))
+            config = SetokConfig(num_neighbors=max(4, round(6 * height * width / 729)))
+        config.vision_config = encoder.config
+        model = cls(config).to(encoder.dtype)
+        model.vision_encoder = encoder
+        return model
+
+    def get_patch_embeddings(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Patch embeddings (B, h * w, Dv) of pixels (B, 3, H, W), and their grid (h, w)."""
+        if pixel_values.ndim != 4:
+            raise ValueError(f"pixel_values must be (batch, channels, height, width), got {tuple(pixel_values.shape)}.")
+        config = self.config.vision_config
+        image_size = tuple(pixel_values.shape[-2:])
+        if config.model_type == "siglip2_vision_model":
+            return self._naflex_patch_embeddings(pixel_values)
+        kwargs = {}
+        if hasattr(config, "image_size") and image_size != _image_size(config) and config.model_type != "dinov2":
+            kwargs["interpolate_pos_encoding"] = True
+        features = self.vision_encoder(pixel_values=pixel_values.to(self.vision_encoder.dtype), **kwargs).last_hidden_state
+        if features.ndim == 4:
+            if config.model_type.startswith("convnext"):  # its norm is meant for the pooled map: apply it to every place
+                features = self.vision_encoder.layernorm(features.movedim(1, -1)).movedim(-1, 1)
+            return features.flatten(2).transpose(1, 2), tuple(features.shape[-2:])
+        height, width = _grid_size(config, *image_size)
+        if features.shape[1] < height * width:
+            raise ValueError(
+                f"The encoder {config.model_type} gave {features.shape[1]} tokens for a grid of {height} x {width} patches: "
+                "it merges patches, which SeTok cannot place. Use an encoder with one token per patch."
+            )
+        return features[:, features.shape[1] - height * width :], (height, width)  # CLS and registers come first
+
+    def _naflex_patch_embeddings(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+        """SigLIP2's encoder takes flattened patches and the shape of their grid instead of an image."""
+        size = self.config.vision_config.patch_size
+        batch, channels, height, width = pixel_values.shape
+        grid = (height // size, width // size)
+        patches = pixel_values[:, :, : grid[0] * size, : grid[1] * size]
+        patches = patches.reshape(batch, channels, grid[0], size, grid[1], size).permute(0, 2, 4, 3, 5, 1)
+        patches = patches.reshape(batch, grid[0] * grid[1], -1).to(self.vision_encoder.dtype)
+        features = self.vision_encoder(
+            pixel_values=patches,
+            pixel_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device),
+            spatial_shapes=torch.tensor([grid], device=patches.device).expand(batch, -1),
+        ).last_hidden_state
+        return features, grid
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, patch_mask: torch.Tensor | None = None, **kwargs
+    ) -> SetokModelOutput:
+        """
+        Args:
+            pixel_values: (B, 3, H, W) float, from the image processor.
+            patch_mask: (B, N) bool, False on patches of padding, which belong to no token.
+        """
+        patch_embeddings, grid_size = self.get_patch_embeddings(pixel_values)
+        clusters, soft_masks = self.token_clustering(patch_embeddings, patch_mask)
+        tokens, token_mask = self.token_merger(patch_embeddings, clusters, grid_size, soft_masks)
+        return SetokModelOutput(
+            last_hidden_state=tokens,
+            token_mask=token_mask,
+            num_tokens=token_mask.sum(-1),
+            cluster_ids=clusters.cluster_ids,
+            patch_embeddings=patch_embeddings,
+            grid_size=grid_size,
+            scores=clusters.scores,
+            soft_masks=soft_masks if self.config.assignment_mode == "soft" else None,
+        )
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """`pooler_output`: a list with the tokens (K_i, D) of each image; `last_hidden_state`: padded (B, C, D)."""
+        outputs = self(pixel_values, **kwargs)
+        tokens = [image[mask] for image, mask in zip(outputs.last_hidden_state, outputs.token_mask, strict=True)]
+        return BaseModelOutputWithPooling(last_hidden_state=outputs.last_hidden_state, pooler_output=tokens)
+
+    def concept_masks(self, outputs: SetokModelOutput, size: tuple[int, int] | None = None) -> torch.Tensor:
+        """Concept masks M (B, C, h, w) float32 in [0, 1]; they sum to 1 over the tokens of every valid patch.
+
+        `size` (height, width) resizes them to the image: nearest for hard masks, bilinear for soft ones.
+        """
+        if outputs.soft_masks is not None:
+            masks = outputs.soft_masks
+        else:
+            tokens = torch.arange(outputs.token_mask.shape[1], device=outputs.cluster_ids.device)
+            masks = (outputs.cluster_ids[:, None, :] == tokens[:, None]).float()
+        masks = masks.unflatten(2, outputs.grid_size)
+        if size is None:
+            return masks
+        if outputs.soft_masks is None:
+            return nn.functional.interpolate(masks, size=size, mode="nearest")
+        return nn.functional.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+
+    @torch.no_grad()
+    def calibrate(self, images: torch.Tensor | Iterable[torch.Tensor]) -> float:
+        """Sets the feature scale S of the clustering to its mean over images, and returns it.
+
+        Call it once on some hundred images of the kind that the model is for, after the encoder is trained; S is saved
+        with the weights. Until then every image is measured by its own S, which cannot tell an empty image from a full one.
+
+        Args:
+            images: pixel values (B, 3, H, W), or an iterable of such batches.
+        """
+        scales = []
+        for pixel_values in [images] if isinstance(images, torch.Tensor) else images:
+            patch_embeddings, _ = self.get_patch_embeddings(pixel_values.to(self.device))
+            scales.append(feature_scale(*unit_directions(patch_embeddings)))
+        if not scales:
+            raise ValueError("calibrate() needs at least one batch of images.")
+        self.token_clustering.feature_scale.fill_(torch.cat(scales).mean())
+        return float(self.token_clustering.feature_scale)
+
+
+class SetokForPreTraining(SetokPreTrainedModel):
+    """SeTok with its detokenizer and the joint space of tokens and text: what stage 0 trains (Eq. 3).
+
+    Text features come from `text_model` (frozen; where the config has a `text_config`), or from the concept bank, the
+    saved text features of `config.concept_names`.
+    """
+
+    def __init__(self, config: SetokConfig):
+        super().__init__(config)
+        self.setok = SetokModel(config)
+        self.detokenizer = SetokDetokenizer(config.detokenizer_config, token_dim=config.hidden_size)
+        self.visual_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+        self.text_projection = nn.Linear(config.text_feature_dim, config.projection_dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.empty(()))
+        self.text_model = None
+        if config.text_config is not None:
+            self.text_model = AutoModel.from_config(config.text_config).requires_grad_(False)
+        if config.concept_names is not None:
+            self.register_buffer("concept_features", torch.zeros(len(config.concept_names), config.text_feature_dim))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.setok.get_input_embeddings()
+
+    @property
+    def inverse_temperature(self) -> torch.Tensor:
+        """1 / tau (), learned, at most 100."""
+        return self.logit_scale.clamp(max=math.log(100)).exp()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        target_pixel_values: torch.Tensor | None = None,
+        concept_labels: torch.LongTensor | None = None,
+        concept_input_ids: torch.LongTensor | None = None,
+        concept_attention_mask: torch.LongTensor | None = None,
+        patch_mask: torch.Tensor | None = None,
+        **kwargs,
+    ) -> SetokForPreTrainingOutput:
+        """
+        Args:
+            pixel_values: (B, 3, H, W) float, from the image processor.
+            target_pixel_values: (B, 3, S, S), the image that the detokenizer should paint, S =
+                `config.detokenizer_config.image_size`; `None`: nothing is painted.
+            concept_labels: (B, K) long, one number per concept name in the image, -1 for none. Without
+                `concept_input_ids` they index `config.concept_names`.
+            concept_input_ids: (B, K, L) long, the tokenised prompts of the concepts for the text encoder.
+            concept_attention_mask: (B, K, L), 0 on the padding of prompts.
+        """
+        config = self.config
+        setok_output = self.setok(pixel_values, patch_mask)
+        tokens, token_mask = setok_output.last_hidden_state, setok_output.token_mask
+        image_features = unit(self.visual_projection(mean_token(tokens, token_mask)))
+
+        losses = {}
+        reconstruction = None
+        if target_pixel_values is not None:
+            reconstruction = self.detokenize(tokens, token_mask)
+            if target_pixel_values.shape != reconstruction.shape:
+                raise ValueError(
+                    f"target_pixel_values are {tuple(target_pixel_values.shape)} but the detokenizer paints "
+                    f"{tuple(reconstruction.shape)}: resize the targets to config.detokenizer_config.image_size."
+                )
+            losses["reconstruction_loss"] = nn.functional.mse_loss(reconstruction.float(), target_pixel_values.float())
+        if concept_labels is not None:
+            if concept_input_ids is not None:
+                texts = self.get_text_features(concept_input_ids.flatten(0, 1), concept_attention_mask.flatten(0, 1))
+                texts = texts.unflatten(0, concept_labels.shape)
+            else:
+                texts = self.bank_features()[concept_labels.clamp(min=0)]
+            losses["contrastive_loss"] = concept_contrastive_loss(
+                image_features, texts, concept_labels, self.inverse_temperature, form=config.contrastive_form
+            )
+        weights = {"reconstruction_loss": config.reconstruction_weight, "contrastive_loss": config.contrastive_weight}
+        return SetokForPreTrainingOutput(
+            loss=sum(weights[name] * loss for name, loss in losses.items()) if losses else None,
+            **losses,
+            reconstruction=reconstruction,
+            image_features=image_features,
+            logits_per_image=self.concept_logits(tokens, token_mask) if config.concept_names is not None else None,
+            setok_output=setok_output,
+        )
+
+    def detokenize(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Paints images (B, 3, S, S) from concept tokens (B, C, D) with their mask (B, C)."""
+        return self.detokenizer(tokens, token_mask)
+
+    def reconstruct(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Tokenises and paints back: (B, 3, H, W) to (B, 3, S, S), both normalised as by the image processor."""
+        outputs = self.setok(pixel_values)
+        return self.detokenize(outputs.last_hidden_state, outputs.token_mask)
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """See `SetokModel.get_image_features`."""
+        return self.setok.get_image_features(pixel_values, **kwargs)
+
+    def get_text_features(
+        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None = None
+    ) -> torch.Tensor:
+        """Unit-length text features (T, P) of tokenised prompts (T, L), in the space of the projected tokens."""
+        if self.text_model is None:
+            raise ValueError(
+                "This model has no text encoder (config.text_config is None); it knows the concepts of "
+                "config.concept_names only. Encode other names with the text encoder it was trained with and call "
+                "set_concepts()."
+            )
+        with torch.no_grad():
+            outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
+        return unit(self.text_projection(pooled_text(outputs, attention_mask)))
+
+    def bank_features(self) -> torch.Tensor:
+        """Unit-length features (V, P) of the concept bank, in the space of the projected tokens."""
+        if self.config.concept_names is None:
+            raise ValueError("This model has no concept bank: call set_concepts(names, text_features) first.")
+        return unit(self.text_projection(self.concept_features.to(self.text_projection.weight.dtype)))
+
+    def set_concepts(self, names: list[str], text_features: torch.Tensor) -> None:
+        """Fills the concept bank.
+
+        Args:
+            names: V concept names.
+            text_features: (V, text_feature_dim), what the frozen text encoder gives for their prompts.
+        """
+        if text_features.shape != (len(names), self.config.text_feature_dim):
+            raise ValueError(
+                f"text_features must be (len(names), text_feature_dim) = ({len(names)}, {self.config.text_feature_dim}), "
+                f"got {tuple(text_features.shape)}."
+            )
+        self.config.concept_names = list(names)
+        features = text_features.detach().to(self.text_projection.weight)
+        self.register_buffer("concept_features", features.clone())
+
+    def token_concept_logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Scaled similarity (B, C, V) of every concept token (B, C, D) to every concept of the bank."""
+        return self.inverse_temperature * unit(self.visual_projection(tokens)) @ self.bank_features().T
+
+    def concept_logits(self, tokens: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
+        """Scaled similarity (B, V) of whole images, V^I of Eq. 5, to every concept of the bank."""
+        return self.token_concept_logits(mean_token(tokens, token_mask)[:, None])[:, 0]
+
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "trust_remote_code")
+
+
+def pooled_text(outputs: ModelOutput, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """The text encoder's own pooled output where it has one, the mean over its tokens otherwise."""
+    if getattr(outputs, "pooler_output", None) is not None:
+        return outputs.pooler_output
+    if attention_mask is None:
+        return outputs.last_hidden_state.mean(1)
+    return mean_token(outputs.last_hidden_state, attention_mask)
+
+
+def _patch_dim(vision_config) -> int:
+    """Width of the last feature map: hierarchical encoders list one per stage."""
+    return vision_config.hidden_sizes[-1] if hasattr(vision_config, "hidden_sizes") else vision_config.hidden_size
+
+
+def _pair(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _image_size(vision_config) -> tuple[int, int]:
+    return _pair(getattr(vision_config, "image_size", None) or 224)
+
+
+def _grid_size(vision_config, height: int, width: int) -> tuple[int, int]:
+    patch_height, patch_width = _pair(vision_config.patch_size)
+    return height // patch_height, width // patch_width

@@ -1,0 +1,134 @@
+"""The transformer block that token merger and detokenizer share: pre-norm, 2D rotary positions, any attention backend."""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+def grid_positions(height: int, width: int, device: torch.device | None = None) -> torch.Tensor:
+    """(height * width, 2) float32: row and column of every cell in reading order."""
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    return torch.stack([rows, columns], dim=-1).reshape(-1, 2).float()
+
+
+def rotary_angles(positions: torch.Tensor, dim: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines (N, dim) of axial 2D rotary positions (Heo et al., 2024): half the channel pairs turn with the row,
+    half with the column, at frequencies theta^(-k / (dim / 4))."""
+    frequencies = theta ** -(torch.arange(dim // 4, device=positions.device, dtype=torch.float32) / (dim // 4))
+    angles = (positions[:, :, None] * frequencies).flatten(1)  # (N, dim / 2)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turns channel pairs (k, k + dim/2) of x (..., N, dim) by the angles of each position; keeps x's dtype."""
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain softmax attention; the mask, if any, is bool (True = attend) or additive."""
+    scores = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        if attention_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + attention_mask
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class SetokAttention(nn.Module):
+    """Multi-head attention of a sequence to itself or to `key_value_states`, with optional rotary positions."""
+
+    is_causal = False
+    num_key_value_groups = 1
+
+    def __init__(self, config, hidden_size: int):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.scaling = (hidden_size // self.num_heads) ** -0.5
+        self.q_proj = nn.Linear(hidden_size, hidden_size)
+        self.k_proj = nn.Linear(hidden_size, hidden_size)
+        self.v_proj = nn.Linear(hidden_size, hidden_size)
+        self.out_proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        key_value_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+        packing=None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`packing` (a `ClusterPacking`) restricts attention to clusters of a packed sequence, in place of a mask."""
+        source = hidden_states if key_value_states is None else key_value_states
+        query, key, value = (
+            projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection, x in ((self.q_proj, hidden_states), (self.k_proj, source), (self.v_proj, source))
+        )
+        if rotary is not None:
+            query, key = rotate(query, *rotary), rotate(key, *rotary)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        if packing is None:
+            output, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling)
+        else:
+            output, weights = packing.attend(attend, self, query, key, value)
+        return self.out_proj(output.flatten(2)), weights
+
+
+class SetokMLP(nn.Module):
+    def __init__(self, config, hidden_size: int, intermediate_size: int):
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class SetokBlock(GradientCheckpointingLayer):
+    """Pre-norm transformer layer: self-attention, cross-attention to `context` where asked for, MLP."""
+
+    def __init__(self, config, cross_attention: bool = False):
+        super().__init__()
+        size, eps = config.hidden_size, config.layer_norm_eps
+        self.self_attn_norm = nn.LayerNorm(size, eps=eps)
+        self.self_attn = SetokAttention(config, size)
+        if cross_attention:
+            self.cross_attn_norm = nn.LayerNorm(size, eps=eps)
+            self.cross_attn = SetokAttention(config, size)
+        self.mlp_norm = nn.LayerNorm(size, eps=eps)
+        self.mlp = SetokMLP(config, size, config.intermediate_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        context: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        context_mask: torch.Tensor | None = None,
+        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+        packing=None,
+    ) -> torch.Tensor:
+        hidden_states = hidden_states + self.self_attn(
+            self.self_attn_norm(hidden_states), attention_mask=attention_mask, rotary=rotary, packing=packing
+        )[0]
+        if context is not None:
+            hidden_states = hidden_states + self.cross_attn(
+                self.cross_attn_norm(hidden_states), key_value_states=context, attention_mask=context_mask
+            )[0]
+        return hidden_states + self.mlp(self.mlp_norm(hidden_states))
