@@ -1,0 +1,179 @@
+"""Scenes: the same bytes from the same seed, exact masks, splits that do not mix."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training.data import SceneConfig, concept_names, is_held_out_pair, make_scene, render
+from training.data.emoji_scenes import BACKGROUND_KINDS, MIN_VISIBLE, PALETTE, Background, Layout
+from training.data.sprites import sprite
+
+CONFIGS = [
+    SceneConfig(),
+    SceneConfig(image_size=96, vocabulary="full", min_objects=3, max_objects=12),
+    SceneConfig(image_size=32, max_objects=2, object_size=(0.5, 0.7), backgrounds=("noise",)),
+]
+
+
+def digest(scene) -> str:
+    return hashlib.sha256(scene.image.tobytes() + scene.masks.tobytes() + repr(scene.layout).encode()).hexdigest()
+
+
+def test_reproducible_bit_for_bit():
+    """The bytes that the shipped model saw: if this changes, so does every published figure."""
+    scenes = [make_scene(split, index, config) for split in ("train", "test") for index in (0, 7) for config in CONFIGS]
+    together = hashlib.sha256("".join(map(digest, scenes)).encode()).hexdigest()
+    assert together == "dbf566b98d8e666242d195a01495e45c61ca5beefae2230cdd9d19c983ae60dd"
+
+
+def test_random_access():
+    forward = [digest(make_scene("validation", index)) for index in range(8)]
+    backward = [digest(make_scene("validation", index)) for index in reversed(range(8))]
+    assert forward == backward[::-1]
+    assert digest(make_scene("validation", 3, seed=1)) != forward[3]
+
+
+def test_splits_are_disjoint():
+    seen = {split: {digest(make_scene(split, i)) for i in range(200)} for split in ("train", "validation", "test")}
+    assert all(len(scenes) == 200 for scenes in seen.values())
+    assert len(set.union(*seen.values())) == 600
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_objects_are_inside_visible_and_counted(config):
+    counts = set()
+    for index in range(150):
+        scene = make_scene("train", index, config)
+        size = config.image_size
+        assert scene.image.shape == (size, size, 3) and scene.image.dtype == np.uint8
+        assert scene.masks.shape == (len(scene.names), size, size) and scene.masks.dtype == bool
+        assert config.min_objects <= len(scene.names) <= config.max_objects
+        assert set(scene.names) <= set(concept_names(config.vocabulary))
+        assert scene.background[0] in config.backgrounds and scene.background[1] in PALETTE
+        assert scene.visible.min() >= MIN_VISIBLE
+        for placement, mask, box, visible in zip(
+            scene.layout.objects, scene.masks, scene.boxes, scene.visible, strict=True
+        ):
+            whole = sprite(placement.name, placement.size, placement.flip)[1]
+            assert placement.x >= 0 and placement.x + whole.shape[1] <= size
+            assert placement.y >= 0 and placement.y + whole.shape[0] <= size
+            assert visible == mask.sum() / whole.sum()
+            rows, columns = np.nonzero(mask)
+            assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        counts.add(len(scene.names))
+    assert counts == set(range(config.min_objects, config.max_objects + 1))
+
+
+def test_masks_are_what_the_image_shows():
+    """Against a plain drawing, object by object, with floating-point alpha."""
+    for index in range(60):
+        scene = make_scene("test", index)
+        empty = render(replace(scene.layout, objects=()))
+        drawn, owner = empty.image.astype(float), np.full(scene.image.shape[:2], -1)
+        for i, placement in enumerate(scene.layout.objects):
+            pixels, _ = sprite(placement.name, placement.size, placement.flip)
+            for row, column in np.ndindex(pixels.shape[:2]):
+                y, x = placement.y + row, placement.x + column
+                alpha = pixels[row, column, 3] / 255
+                drawn[y, x] = pixels[row, column, :3] + (1 - alpha) * drawn[y, x]
+                if alpha > 0.5:
+                    owner[y, x] = i
+        assert np.abs(drawn - scene.image).max() <= 2
+        assert scene.masks.sum(0).max() <= 1, "disjoint"
+        assert all(np.array_equal(mask, owner == i) for i, mask in enumerate(scene.masks))
+
+
+def test_removing_an_object_changes_its_pixels_only():
+    for index in range(60):
+        scene = make_scene("test", index)
+        for i, placement in enumerate(scene.layout.objects):
+            without = render(scene.layout.without(i))
+            changed = (without.image != scene.image).any(-1)
+            height, width = sprite(placement.name, placement.size)[1].shape
+            window = np.zeros_like(changed)
+            window[placement.y : placement.y + height, placement.x : placement.x + width] = True
+            assert not changed[~window].any()
+            assert changed[scene.masks[i]].mean() > 0.6  # what remains may lie under, or look like, its neighbours
+            assert without.names == scene.names[:i] + scene.names[i + 1 :]
+            others = np.delete(scene.masks, i, 0)
+            assert (without.masks >= others).all(), "the others only gain pixels"
+
+
+def test_replaced_and_recoloured():
+    for index in range(60):
+        scene = make_scene("test", index)
+        layout = scene.layout.replaced(0, "rainbow")
+        new, old = layout.objects[0], scene.layout.objects[0]
+        height, width = sprite("rainbow", new.size)[1].shape
+        assert new.x >= 0 and new.y >= 0 and new.x + width <= 64 and new.y + height <= 64
+        assert (new.name, new.size, new.flip) == ("rainbow", old.size, old.flip)
+        assert layout.objects[1:] == scene.layout.objects[1:]
+        recoloured = render(scene.layout.recoloured("green"))
+        assert np.array_equal(recoloured.masks, scene.masks)
+        assert recoloured.background == (scene.background[0], "green")
+
+
+def test_held_out_pairs():
+    names = concept_names("full")
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[:i]]
+    held_out = {pair for pair in pairs if is_held_out_pair(*pair)}
+    assert 0.08 < len(held_out) / len(pairs) < 0.12
+    assert all(is_held_out_pair(b, a) for a, b in held_out)
+    assert not any(is_held_out_pair(name, name) for name in names)
+    crowded = SceneConfig(min_objects=12, max_objects=12)
+    assert not any(make_scene("train", i).has_held_out_pair for i in range(300))
+    assert not any(make_scene("train", i, crowded).has_held_out_pair for i in range(50))
+    for split in ("validation", "test"):
+        share = np.mean([make_scene(split, i).has_held_out_pair for i in range(300)])
+        assert 0.25 < share < 0.5
+
+
+def test_held_out_property_looks_at_all_pairs():
+    scene = next(s for i in range(100) if (s := make_scene("test", i)).has_held_out_pair and len(s.names) > 2)
+    assert any(is_held_out_pair(a, b) for a in scene.names for b in scene.names)
+
+
+def test_repetition_and_backgrounds():
+    scenes = [make_scene("train", i) for i in range(1000)]
+    repeated = np.mean([len(set(scene.names)) < len(scene.names) for scene in scenes])
+    assert 0.07 < repeated < 0.13
+    for kind in BACKGROUND_KINDS:
+        assert 0.28 < np.mean([scene.background[0] == kind for scene in scenes]) < 0.39
+    assert {scene.background[1] for scene in scenes} == set(PALETTE)
+
+
+def test_noise_is_smooth_and_faint():
+    deviations, steps = [], []
+    for variant in range(100):
+        image = render(Layout(64, Background("noise", "gray", variant=variant), ())).image[..., 0].astype(float) / 255
+        deviations.append(image.std())
+        steps.append(np.abs(np.diff(image, axis=0)).mean())
+    assert 0.02 < np.mean(deviations) < 0.04
+    assert np.mean(steps) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 8}, "at least 16"),
+        ({"min_objects": 4, "max_objects": 3}, "min_objects <= max_objects"),
+        ({"min_objects": 0}, "min_objects"),
+        ({"max_objects": 13}, "12"),
+        ({"object_size": (0.5, 0.2)}, "range"),
+        ({"object_size": (0.05, 0.2)}, "under 4 pixels"),
+        ({"vocabulary": "large"}, "tiny, full"),
+        ({"backgrounds": ("photo",)}, "photo"),
+    ],
+)
+def test_bad_configurations_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SceneConfig(**changes)
+
+
+def test_bad_requests_are_refused():
+    with pytest.raises(ValueError, match="train, validation, test"):
+        make_scene("dev", 0)
+    with pytest.raises(ValueError, match="negative"):
+        make_scene("train", -1)

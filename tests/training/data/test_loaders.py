@@ -1,0 +1,238 @@
+"""Every kind of data comes out in the one schema; nothing broken passes unnamed."""
+
+import json
+import warnings
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.data import FEATURES, TASKS, EmojiScenes, load_hub_dataset, load_image_folder, load_image_folder_json
+
+
+def write_rows(root: Path, rows) -> Path:
+    (root / "images" / "deep").mkdir(parents=True)
+    Image.new("RGB", (20, 10), "red").save(root / "images" / "red.png")
+    Image.effect_noise((64, 64), 90).convert("RGB").save(root / "images" / "deep" / "noise.jpg")
+    Image.new("L", (20, 10), 255).save(root / "images" / "mask.png")
+    (root / "data.json").write_text(rows if isinstance(rows, str) else json.dumps(rows))
+    return root
+
+
+def plain(row: dict) -> dict:
+    def pixels(pictures):
+        return [(picture.mode, picture.size, np.asarray(picture).tobytes()) for picture in pictures]
+
+    return {**row, "images": pixels(row["images"]), "masks": pixels(row["masks"])}
+
+
+def part(kind: str, text: str | None = None) -> dict:
+    return {"type": kind, "text": text}
+
+
+def test_every_kind_of_row(tmp_path):
+    rows = [
+        {
+            "id": 7,
+            "image": "red.png",
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhat is it?"},
+                {"from": "gpt", "value": "Red."},
+            ],
+        },
+        {
+            "image": ["red.png", "deep/noise.jpg"],
+            "conversations": [
+                {"from": "human", "value": "First <image>, then <image>"},
+                {"from": "gpt", "value": "Yes"},
+            ],
+        },
+        {"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]},
+        {"image": "red.png", "caption": "a red picture"},
+        {"image": "red.png", "concepts": ["red"], "masks": ["mask.png"]},
+        {"image": "images/red.png", "labels": ["red", "flat"]},
+        {"image": "red.png"},
+        {
+            "images": ["red.png"],
+            "masks": ["mask.png"],
+            "messages": [
+                {"role": "user", "content": "<image> Segment it."},
+                {"role": "assistant", "content": [{"type": "mask"}]},
+            ],
+        },
+    ]
+    loaded = load_image_folder_json(write_rows(tmp_path, rows))
+    assert loaded.features == FEATURES
+    assert loaded["task"] == [
+        "conversation",
+        "conversation",
+        "conversation",
+        "caption",
+        "concepts",
+        "concepts",
+        "reconstruction",
+        "conversation",
+    ]
+    assert loaded[0]["messages"] == [
+        {"role": "user", "content": [part("image"), part("text", "What is it?")]},
+        {"role": "assistant", "content": [part("text", "Red.")]},
+    ]
+    assert [p["type"] for p in loaded[1]["messages"][0]["content"]] == ["text", "image", "text", "image"]
+    assert [image.size for image in loaded[1]["images"]] == [(20, 10), (64, 64)]
+    assert loaded[2]["images"] == []
+    assert loaded[3]["messages"][1]["content"] == [part("text", "a red picture")]
+    assert loaded[4]["concepts"] == ["red"] and loaded[4]["masks"][0].mode == "L"
+    assert loaded[5]["concepts"] == ["red", "flat"]
+    assert loaded[6]["messages"] == [] and loaded[6]["images"][0].getpixel((0, 0)) == (255, 0, 0)
+    assert loaded[7]["messages"][1]["content"] == [part("mask")]
+
+
+GOOD = {"image": "red.png"}
+BAD_ROWS = [
+    (17, "17"),
+    ({"picture": "red.png"}, "picture"),
+    ({"image": "gone.png"}, "gone.png"),
+    ({"image": 3}, "path"),
+    ({"image": "text.png"}, "text.png.*cannot be read"),
+    ({"image": "short.png"}, "short.png.*cannot be read"),
+    ({"image": "short.jpg"}, "short.jpg.*cannot be read"),
+    ({"image": "red.png", "caption": 5}, "caption"),
+    ({"image": "red.png", "concepts": ["red", 1]}, "concepts"),
+    ({"image": ["red.png", "red.png"]}, "one picture, not 2"),
+    ({"image": "red.png", "masks": ["mask.png"]}, "1 masks but 0 concepts"),
+    ({"image": "red.png", "concepts": ["red"], "masks": ["red.png"]}, "0 or 255"),
+    ({"image": "deep/noise.jpg", "concepts": ["red"], "masks": ["mask.png"]}, "20x10.*64x64"),
+    ({"image": "red.png", "conversations": []}, "conversations"),
+    ({"image": "red.png", "conversations": [{"from": "human", "value": "no place"}]}, "1 pictures but 0 places"),
+    ({"conversations": [{"from": "human", "value": "<image> none"}]}, "0 pictures but 1 places"),
+    ({"conversations": [{"from": "bot", "value": "x"}]}, "bot"),
+    ({"conversations": [{"from": "gpt", "value": 5}]}, "'value'.*5"),
+    ({"conversations": [{"from": "gpt", "value": " "}]}, "empty"),
+    ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "video"),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "'content'"),
+    ({"messages": [{"role": "user", "content": [{"type": "mask"}]}], "images": []}, "0 masks but 1 places"),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD_ROWS)
+def test_bad_rows_are_named_and_refused_or_skipped(tmp_path, bad, reason):
+    root = write_rows(tmp_path, [GOOD, GOOD, bad, GOOD])
+    (root / "images" / "text.png").write_text("no picture")
+    for name, whole in (("short.png", "deep/noise.jpg"), ("short.jpg", "deep/noise.jpg")):
+        Image.open(root / "images" / whole).save(root / "images" / name)
+        whole_bytes = (root / "images" / name).read_bytes()
+        (root / "images" / name).write_bytes(whole_bytes[: len(whole_bytes) // 2])
+    with pytest.raises(ValueError, match=rf"(?s)data\.json, row 2: .*{reason}"):
+        load_image_folder_json(root)
+    with pytest.warns(UserWarning, match=rf"(?s)skipped 1 bad rows.*data\.json, row 2: .*{reason}") as caught:
+        loaded = load_image_folder_json(root, on_error="skip")
+    assert len(loaded) == 3 and len(caught) == 1
+
+
+def test_many_bad_rows(tmp_path):
+    root = write_rows(tmp_path, [GOOD] + [{"image": f"gone{i}.png"} for i in range(30)])
+    with pytest.raises(ValueError, match="30 bad rows") as error:
+        load_image_folder_json(root)
+    assert "gone0.png" in str(error.value) and "gone29.png" not in str(error.value)
+    with pytest.warns(UserWarning, match="(?s)skipped 30 bad rows.*gone0.png.*gone29.png"):
+        assert len(load_image_folder_json(root, on_error="skip")) == 1
+
+
+def test_good_rows_give_no_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_image_folder_json(write_rows(tmp_path, [GOOD]), on_error="skip")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("[{", "not valid JSON"), ("{}", "list of rows"), ("[]", "no rows"), ("[1]", "row 0")]
+)
+def test_broken_json(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        load_image_folder_json(write_rows(tmp_path, content))
+
+
+def test_bad_arguments(tmp_path):
+    with pytest.raises(ValueError, match="load_image_folder"):
+        load_image_folder_json(tmp_path)
+    with pytest.raises(ValueError, match="raise"):
+        load_image_folder_json(write_rows(tmp_path, [GOOD]), on_error="ignore")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no row is left"):
+        load_image_folder_json(write_rows(tmp_path / "bad", [{"image": "gone.png"}]), on_error="skip")
+
+
+def test_image_folder(tmp_path):
+    root = write_rows(tmp_path, [])
+    loaded = load_image_folder(root)
+    assert loaded.features == FEATURES and set(loaded["task"]) == {"reconstruction"}
+    assert sorted(row["images"][0].size for row in loaded) == [(20, 10), (20, 10), (64, 64)]
+    (root / "images" / "bad.webp").write_text("no picture")
+    with pytest.raises(ValueError, match=r"bad\.webp, row 0: .*cannot be read"):
+        load_image_folder(root)
+    with pytest.warns(UserWarning, match=r"bad\.webp"):
+        assert len(load_image_folder(root, on_error="skip")) == 3
+    with pytest.raises(ValueError, match="no pictures"):
+        load_image_folder(tmp_path / "nowhere")
+
+
+def test_turned_photographs_fit_their_masks(tmp_path):
+    root = write_rows(tmp_path, [{"image": "turned.jpg", "concepts": ["red"], "masks": ["mask.png"]}])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side
+    Image.new("RGB", (10, 20), "red").save(root / "images" / "turned.jpg", exif=exif)
+    row = load_image_folder_json(root)[0]
+    assert row["images"][0].size == row["masks"][0].size == (20, 10)
+
+
+def test_emoji_scenes_through_data_json(tmp_path):
+    scenes = EmojiScenes("validation", 2 * len(TASKS), tasks=tuple(TASKS))
+    (tmp_path / "images").mkdir()
+    rows = []
+    for i, row in enumerate(scenes):
+        for column in ("images", "masks"):
+            names = [f"{i}_{column}_{k}.png" for k in range(len(row[column]))]
+            for picture, name in zip(row[column], names, strict=True):
+                picture.save(tmp_path / "images" / name)
+            row = {**row, column: names}
+        rows.append(row)
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    assert [plain(row) for row in load_image_folder_json(tmp_path)] == [plain(row) for row in scenes]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_emoji_scenes_through_parquet(tmp_path, streaming):
+    scenes = EmojiScenes("validation", 2 * len(TASKS), tasks=tuple(TASKS))
+    scenes.to_dataset().to_parquet(tmp_path / "train.parquet")
+    loaded = load_hub_dataset(str(tmp_path), "train", streaming=streaming)
+    assert isinstance(loaded, datasets.IterableDataset if streaming else datasets.Dataset)
+    assert [plain(row) for row in loaded] == [plain(row) for row in scenes]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hub_columns_classes_and_bad_pictures(tmp_path, streaming):
+    for label, colour in (("cat", "red"), ("dog", "blue")):
+        (tmp_path / label).mkdir()
+        for i in range(2):
+            Image.new("RGB", (8, 8), colour).save(tmp_path / label / f"{i}.png")
+    columns = {"concepts": "label"}
+    loaded = list(load_hub_dataset(str(tmp_path), "train", streaming=streaming, columns=columns))
+    assert [row["concepts"] for row in loaded] == [["cat"], ["cat"], ["dog"], ["dog"]]
+    assert loaded[0]["images"][0].getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(ValueError, match="no column breed; it has image, label"):
+        load_hub_dataset(str(tmp_path), "train", streaming=streaming, columns={"concepts": "breed"})
+    (tmp_path / "cat" / "9.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"row 2: .*9\.png cannot be read"):
+        list(load_hub_dataset(str(tmp_path), "train", streaming=streaming, columns=columns))
+    with pytest.warns(UserWarning, match=r"(?s)skipped 1 .*row 2: .*9\.png cannot be read"):
+        skipped = list(load_hub_dataset(str(tmp_path), "train", streaming=streaming, columns=columns, on_error="skip"))
+    assert len(skipped) == 4
+
+
+def test_unlabelled_rows_of_a_labelled_set(tmp_path):
+    features = datasets.Features({"img": datasets.Image(), "fine": datasets.ClassLabel(names=["cat", "dog"])})
+    pictures = [Image.new("RGB", (8, 8))] * 2
+    datasets.Dataset.from_dict({"img": pictures, "fine": [1, -1]}, features=features).to_parquet(tmp_path / "x.parquet")
+    loaded = load_hub_dataset(str(tmp_path), "train", columns={"image": "img", "labels": "fine"})
+    assert loaded["concepts"][:] == [["dog"], []] and loaded["task"][:] == ["concepts", "reconstruction"]

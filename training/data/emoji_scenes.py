@@ -1,0 +1,326 @@
+"""Scenes of emoji on a background, with exact masks: the small world in which every part of SeTok can be trained.
+
+A scene is a `Layout` (what lies where) and its rendering. All arithmetic on pixels is on integers, so that a seed gives
+the same bytes on every machine.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+from .sprites import concept_names, sprite
+
+SPLITS = ("train", "validation", "test")
+PALETTE = {
+    "white": (240, 240, 236),
+    "gray": (142, 145, 150),
+    "black": (40, 41, 46),
+    "red": (196, 76, 72),
+    "orange": (230, 154, 88),
+    "yellow": (240, 222, 132),
+    "green": (122, 178, 116),
+    "blue": (104, 150, 208),
+    "purple": (152, 118, 188),
+    "pink": (240, 178, 198),
+    "brown": (130, 98, 76),
+}
+BACKGROUND_KINDS = ("flat", "gradient", "noise")
+MIN_VISIBLE = 0.7  # of each object's pixels
+_COVERAGE = 0.6  # all sprites' squares together cover at most this fraction of the image
+_REPEAT = 0.12  # of the scenes with more than one object have a repeated one: about a tenth of all
+_GRADIENTS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
+_NOISE_GRID = 9  # knots per side of the noise texture
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """What scenes look like.
+
+    Args:
+        image_size: side of the square image in pixels, at least 16.
+        min_objects, max_objects: the number of objects is uniform in this range (inclusive, at most 12).
+        object_size: range of the longer side of an object as a fraction of the image's side. Scenes with many objects
+            take smaller ones, so that all fit.
+        vocabulary: "tiny" (60 objects) or "full" (144).
+        backgrounds: the kinds of background, each equally likely: "flat", "gradient", "noise".
+    """
+
+    image_size: int = 64
+    min_objects: int = 1
+    max_objects: int = 6
+    object_size: tuple[float, float] = (0.24, 0.42)
+    vocabulary: str = "tiny"
+    backgrounds: tuple[str, ...] = BACKGROUND_KINDS
+
+    def __post_init__(self):
+        if self.image_size < 16:
+            raise ValueError(f"image_size must be at least 16 pixels, not {self.image_size}")
+        if not 1 <= self.min_objects <= self.max_objects <= 12:
+            raise ValueError(
+                f"needed: 1 <= min_objects <= max_objects <= 12, not {self.min_objects} and {self.max_objects}"
+            )
+        smallest, largest = self.object_size
+        if not 0 < smallest <= largest <= 0.75:
+            raise ValueError(f"object_size must be a range (low, high) within 0 to 0.75, not {self.object_size}")
+        if self.image_size * min(smallest, math.sqrt(_COVERAGE / self.max_objects)) < 4:
+            raise ValueError(
+                "the smallest object would be under 4 pixels; raise image_size or object_size, or lower max_objects"
+            )
+        concept_names(self.vocabulary)  # raises for an unknown name
+        if not self.backgrounds or not set(self.backgrounds) <= set(BACKGROUND_KINDS):
+            raise ValueError(f"backgrounds must be some of {BACKGROUND_KINDS}, not {self.backgrounds}")
+
+
+@dataclass(frozen=True)
+class Background:
+    """kind: one of `BACKGROUND_KINDS`; colour: a name in `PALETTE`; shift: added to the colour's three channels;
+    variant: direction of the gradient, or seed of the noise."""
+
+    kind: str
+    colour: str
+    shift: tuple[int, int, int] = (0, 0, 0)
+    variant: int = 0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An object with its upper left corner at pixel (x, y); its longer side is `size` pixels."""
+
+    name: str
+    x: int
+    y: int
+    size: int
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What lies where; later objects lie over earlier ones. All edits give a new layout."""
+
+    image_size: int
+    background: Background
+    objects: tuple[Placement, ...]
+
+    def without(self, index: int) -> "Layout":
+        """The layout less one object."""
+        return replace(self, objects=self.objects[:index] + self.objects[index + 1 :])
+
+    def replaced(self, index: int, name: str) -> "Layout":
+        """Another object of the same size in the place of one, with the same centre where the image's edge allows."""
+        old, objects = self.objects[index], list(self.objects)
+        corner = []
+        for axis, start in ((1, old.x), (0, old.y)):
+            before = sprite(old.name, old.size)[1].shape[axis]
+            after = sprite(name, old.size)[1].shape[axis]
+            corner.append(min(max(start + (before - after) // 2, 0), self.image_size - after))
+        objects[index] = replace(old, name=name, x=corner[0], y=corner[1])
+        return replace(self, objects=tuple(objects))
+
+    def recoloured(self, colour: str) -> "Layout":
+        """The same background in another colour of `PALETTE`."""
+        return replace(self, background=replace(self.background, colour=colour))
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A rendered layout. Objects are in the layout's order (later ones lie over earlier ones).
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        masks: (n, H, W) bool, the visible pixels of each object (its alpha above one half, not covered); disjoint.
+        names: n object names.
+        boxes: (n, 4) int64, xyxy in pixels around the visible part, x2 and y2 exclusive; zeros if nothing is visible.
+        visible: (n,) float64, visible fraction of each object's pixels.
+        background: (kind, colour name).
+        layout: the description from which it was rendered.
+    """
+
+    image: np.ndarray
+    masks: np.ndarray
+    names: list[str]
+    boxes: np.ndarray
+    visible: np.ndarray
+    background: tuple[str, str]
+    layout: Layout
+
+    @property
+    def has_held_out_pair(self) -> bool:
+        """Whether two of its objects never occur together in training scenes."""
+        return any(is_held_out_pair(a, b) for i, a in enumerate(self.names) for b in self.names[:i])
+
+
+@cache
+def is_held_out_pair(a: str, b: str) -> bool:
+    """Whether objects named a and b never share a training scene: a fixed pseudo-random tenth of all pairs."""
+    digest = hashlib.sha256("|".join(sorted((a, b))).encode()).digest()
+    return a != b and int.from_bytes(digest[:8], "big") % 10 == 0
+
+
+def scene_rng(split: str, index: int, seed: int = 0, stream: int = 0) -> np.random.Generator:
+    """The random numbers of scene `index`; `stream` tells apart what is drawn for it (0: the scene itself)."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if index < 0 or seed < 0:
+        raise ValueError(f"index and seed must not be negative, got {index} and {seed}")
+    return np.random.default_rng((seed, SPLITS.index(split), index, stream))
+
+
+def make_scene(split: str, index: int, config: SceneConfig | None = None, seed: int = 0) -> Scene:
+    """Scene number `index` (any from 0 on) of a split: the same bytes whenever and wherever it is made.
+
+    Pairs with `is_held_out_pair` never occur in split "train".
+    """
+    config = config or SceneConfig()
+    return render(sample_layout(scene_rng(split, index, seed), config, allow_held_out=split != "train"))
+
+
+def render(layout: Layout) -> Scene:
+    """Draws a layout. The masks follow from the drawing order."""
+    size = layout.image_size
+    image = _draw_background(layout.background, size)
+    owner = np.full((size, size), -1, np.int8)
+    totals = []
+    for index, placement in enumerate(layout.objects):
+        pixels, mask = sprite(placement.name, placement.size, placement.flip)
+        window = _window(placement, mask)
+        owner[window][mask] = index
+        totals.append(np.count_nonzero(mask))
+        keep = 255 - pixels[..., 3:].astype(np.uint16)
+        image[window] = pixels[..., :3] + ((image[window] * keep + 127) // 255).astype(np.uint8)
+    masks = owner == np.arange(len(totals), dtype=np.int8)[:, None, None]
+    return Scene(
+        image=image,
+        masks=masks,
+        names=[placement.name for placement in layout.objects],
+        boxes=_boxes(masks),
+        visible=masks.sum((1, 2)) / np.maximum(totals, 1),
+        background=(layout.background.kind, layout.background.colour),
+        layout=layout,
+    )
+
+
+def sample_layout(rng: np.random.Generator, config: SceneConfig, allow_held_out: bool) -> Layout:
+    """A random layout: every object lies inside the image and keeps `MIN_VISIBLE` of its pixels."""
+    background = Background(
+        kind=config.backgrounds[rng.integers(len(config.backgrounds))],
+        colour=list(PALETTE)[rng.integers(len(PALETTE))],
+        shift=tuple(rng.integers(-6, 7, 3).tolist()),
+        variant=int(rng.integers(2**31)),
+    )
+    count = int(rng.integers(config.min_objects, config.max_objects + 1))
+    names = _sample_names(rng, count, config.vocabulary, allow_held_out)
+    largest = min(config.object_size[1], math.sqrt(_COVERAGE / count))
+    smallest = min(config.object_size[0], largest)
+    step = max(1, config.image_size // 64)  # sizes on a grid, so that resized sprites are found in the cache
+    while True:
+        sizes = (smallest + (largest - smallest) * rng.random(count)) * config.image_size
+        sizes = (np.rint(sizes / step) * step).astype(int).tolist()
+        objects = _place(rng, names, sizes, config.image_size)
+        if objects is not None:
+            return Layout(config.image_size, background, objects)
+        largest = max(smallest, 0.95 * largest)  # too crowded: again with smaller objects
+        smallest *= 0.97
+
+
+def _sample_names(rng: np.random.Generator, count: int, vocabulary: str, allow_held_out: bool) -> list[str]:
+    """Distinct names, but for about a tenth of the scenes, in which one name occurs two or three times."""
+    names, apart = concept_names(vocabulary), _held_out_matrix(vocabulary)
+    allowed = np.ones(len(names), bool)
+    chosen = []
+    copies = int(rng.integers(2, 4)) if count > 1 and rng.random() < _REPEAT else 1
+    while len(chosen) < count:
+        candidates = np.flatnonzero(allowed)
+        if not len(candidates):  # every name left is held out with one of the chosen
+            return _sample_names(rng, count, vocabulary, allow_held_out)
+        pick = int(candidates[rng.integers(len(candidates))])
+        chosen += [names[pick]] * (copies if not chosen else 1)
+        allowed[pick] = False
+        if not allow_held_out:
+            allowed &= ~apart[pick]
+    chosen = chosen[:count]
+    return [chosen[i] for i in rng.permutation(count)]
+
+
+@cache
+def _held_out_matrix(vocabulary: str) -> np.ndarray:
+    names = concept_names(vocabulary)
+    return np.array([[is_held_out_pair(a, b) for b in names] for a in names])
+
+
+def _place(
+    rng: np.random.Generator, names: list[str], sizes: list[int], image_size: int
+) -> tuple[Placement, ...] | None:
+    """Positions for the objects one after the other, or None where one finds none in 24 attempts."""
+    owner = np.full((image_size, image_size), -1, np.int8)
+    objects, totals, visible = [], [], np.zeros(0, int)
+    for index, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        flip = bool(rng.integers(2))
+        _, mask = sprite(name, size, flip)
+        height, width = mask.shape
+        total = np.count_nonzero(mask)
+        attempts = rng.random((24, 2)) * (image_size - width + 1, image_size - height + 1)
+        for x, y in attempts.astype(int).tolist():
+            below = owner[y : y + height, x : x + width][mask]
+            left = visible - np.bincount(below + 1, minlength=index + 1)[1:]
+            if all(rest >= MIN_VISIBLE * whole for rest, whole in zip(left.tolist(), totals, strict=True)):
+                break
+        else:
+            return None
+        owner[y : y + height, x : x + width][mask] = index
+        objects.append(Placement(name, x, y, size, flip))
+        totals.append(total)
+        visible = np.append(left, total)
+    return tuple(objects)
+
+
+def _window(placement: Placement, mask: np.ndarray) -> tuple[slice, slice]:
+    height, width = mask.shape
+    return slice(placement.y, placement.y + height), slice(placement.x, placement.x + width)
+
+
+def _boxes(masks: np.ndarray) -> np.ndarray:
+    """(n, 4) xyxy around the True pixels of (n, H, W) masks."""
+    edges = []
+    for along in (masks.any(1), masks.any(2)):  # columns, rows
+        some = along.any(1)
+        edges += [along.argmax(1) * some, (along.shape[1] - along[:, ::-1].argmax(1)) * some]
+    return np.stack(edges, 1)[:, [0, 2, 1, 3]]
+
+
+def _draw_background(background: Background, size: int) -> np.ndarray:
+    """(size, size, 3) uint8."""
+    colour = np.clip(np.array(PALETTE[background.colour]) + background.shift, 0, 255)
+    if background.kind == "flat":
+        return np.broadcast_to(colour.astype(np.uint8), (size, size, 3)).copy()
+    if background.kind == "gradient":  # from a darker to a lighter tone of the colour
+        dark, light = colour * 13 // 16, colour + (255 - colour) * 3 // 16
+        ramp = _ramp(size, background.variant % len(_GRADIENTS))[..., None]
+        return ((dark * (1024 - ramp) + light * ramp) // 1024).astype(np.uint8)
+    knots = np.random.default_rng(background.variant).integers(-17, 18, (_NOISE_GRID, _NOISE_GRID))
+    weights = _interpolation(size)
+    texture = (weights @ knots @ weights.T) // 128**2
+    return np.clip(colour + texture[..., None], 0, 255).astype(np.uint8)
+
+
+@cache
+def _ramp(size: int, direction: int) -> np.ndarray:
+    """(size, size) int from 0 to 1024 along one of eight directions."""
+    position = 2 * np.arange(size) - (size - 1)
+    dx, dy = _GRADIENTS[direction]
+    ramp = dx * position[None, :] + dy * position[:, None]
+    extent = (abs(dx) + abs(dy)) * (size - 1)
+    return (ramp + extent) * 512 // extent
+
+
+@cache
+def _interpolation(size: int) -> np.ndarray:
+    """(size, _NOISE_GRID) int: weights (of sum 128) that interpolate knots smoothly over `size` pixels."""
+    position = np.arange(size) * (_NOISE_GRID - 1) / (size - 1)
+    distance = np.clip(np.abs(position[:, None] - np.arange(_NOISE_GRID)), 0, 1)
+    weights = np.rint(128 * (1 - distance**2 * (3 - 2 * distance))).astype(int)
+    nearest = weights.argmax(1)
+    weights[np.arange(size), nearest] += 128 - weights.sum(1)
+    return weights

@@ -1,0 +1,255 @@
+"""From a scene to a training row (`schema.FEATURES`), one function per task.
+
+Each takes the scene and a `Draw` (random choices) and gives a row. `TASKS` names them all.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from . import language, schema
+from .emoji_scenes import MIN_VISIBLE, PALETTE, Scene, SceneConfig, render, sample_layout
+from .language import a, noun, plural
+from .sprites import concept_names
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random choices of a row, and what limits them: in training no held-out pair may appear."""
+
+    rng: np.random.Generator
+    config: SceneConfig
+    allow_held_out: bool
+
+    def one_of(self, options: Sequence):
+        return options[self.rng.integers(len(options))]
+
+    def coin(self) -> bool:
+        return bool(self.rng.integers(2))
+
+    def absent_names(self, scene: Scene) -> list[str]:
+        """The vocabulary's names that the scene lacks, in random order."""
+        names = [name for name in concept_names(self.config.vocabulary) if name not in scene.names]
+        return [names[i] for i in self.rng.permutation(len(names))]
+
+    def scene(self) -> Scene:
+        """Another scene."""
+        return render(sample_layout(self.rng, self.config, self.allow_held_out))
+
+
+def picture(scene: Scene) -> Image.Image:
+    return Image.fromarray(scene.image)
+
+
+def mask_picture(mask: np.ndarray) -> Image.Image:
+    """(H, W) bool -> mode "L", 0 or 255."""
+    return Image.fromarray(mask.astype(np.uint8) * 255)
+
+
+# --- one picture ------------------------------------------------------------------------------------------------------
+
+
+def concepts(scene: Scene, draw: Draw) -> dict:
+    """A picture with the name and the mask of each object."""
+    masks = [mask_picture(mask) for mask in scene.masks]
+    return schema.row("concepts", images=[picture(scene)], masks=masks, concepts=scene.names)
+
+
+def caption(scene: Scene, draw: Draw) -> dict:
+    """The user asks for a description; every second one goes from left to right."""
+    if draw.coin():
+        request, answer = draw.one_of(CAPTION_REQUESTS), language.caption(scene)
+    else:
+        request, answer = "Describe the picture from left to right.", language.ordered_caption(scene)
+    messages = schema.exchange([schema.image(), schema.text(request)], [schema.text(language.sentence(answer))])
+    return schema.row("caption", images=[picture(scene)], messages=messages, concepts=scene.names)
+
+
+def text_to_image(scene: Scene, draw: Draw) -> dict:
+    """The user describes a picture, the assistant shows it."""
+    described = language.caption(scene) if draw.coin() else language.ordered_caption(scene)
+    request = f"{draw.one_of(('Draw', 'Show me', 'Make a picture of'))}: {described}."
+    messages = schema.exchange([schema.text(request)], [schema.image()])
+    return schema.row("text_to_image", images=[picture(scene)], messages=messages, concepts=scene.names)
+
+
+def question(scene: Scene, draw: Draw) -> dict:
+    """A question about the picture with an answer of one word."""
+    kind, asked, answer = _ask(scene, draw)
+    messages = schema.exchange([schema.image(), schema.text(asked)], [schema.text(answer)])
+    return schema.row("question", images=[picture(scene)], messages=messages, concepts=scene.names, question_type=kind)
+
+
+def text_only(scene: Scene, draw: Draw) -> dict:
+    """The same questions about a scene that is told instead of shown."""
+    kind, asked, answer = _ask(scene, draw)
+    told = f"Imagine a picture. It shows, {language.ordered_caption(scene)}. {asked}"
+    return schema.row(
+        "text_only", messages=schema.exchange([schema.text(told)], [schema.text(answer)]), question_type=kind
+    )
+
+
+def referring(scene: Scene, draw: Draw) -> dict:
+    """The user asks for an object's (or all equal objects') outline; the assistant turn is its visual tokens."""
+    targets = [([index], expression) for index, expression in language.referring_expressions(scene)]
+    for name, count in Counter(scene.names).items():
+        if count > 1:
+            members = [i for i, other in enumerate(scene.names) if other == name]
+            targets.append((members, f"all {plural(name)}"))
+    members, expression = draw.one_of(targets)
+    request = draw.one_of(("Segment {}.", "Outline {}.", "Show me where to find {}.")).format(expression)
+    return schema.row(
+        "referring",
+        images=[picture(scene)],
+        messages=schema.exchange([schema.image(), schema.text(request)], [schema.mask()]),
+        masks=[mask_picture(scene.masks[members].any(0))],
+        concepts=[scene.names[members[0]]],
+    )
+
+
+CAPTION_REQUESTS = ("Describe the picture.", "What does the picture show?", "Write a caption for this picture.")
+
+# --- questions: each gives (question, answer), or None where the scene does not allow it ------------------------------
+
+
+def _counting(scene: Scene, draw: Draw) -> tuple[str, str]:
+    if draw.coin():
+        return "How many objects are there in the picture?", str(len(scene.names))
+    name = draw.absent_names(scene)[0] if draw.rng.random() < 0.2 else draw.one_of(scene.names)
+    return f"How many {plural(name)} are there in the picture?", str(scene.names.count(name))
+
+
+def _background_colour(scene: Scene, draw: Draw) -> tuple[str, str]:
+    return "What colour is the background?", scene.background[1]
+
+
+def _left_right(scene: Scene, draw: Draw) -> tuple[str, str] | None:
+    x = language.centres(scene)[:, 0]
+    single = [i for i, name in enumerate(scene.names) if scene.names.count(name) == 1]
+    pairs = [(i, j) for i in single for j in single if abs(x[i] - x[j]) >= language.CLEARLY_APART]
+    if not pairs:
+        return None
+    i, j = draw.one_of(pairs)  # holds every pair in both orders, so that the answers are balanced
+    asked = f"Is the {noun(scene.names[i])} to the left or to the right of the {noun(scene.names[j])}?"
+    return asked, "left" if x[i] < x[j] else "right"
+
+
+def _yes_no(scene: Scene, draw: Draw) -> tuple[str, str]:
+    yes = draw.coin()
+    if draw.coin():
+        name = draw.one_of(scene.names) if yes else draw.absent_names(scene)[0]
+        asked = f"Is there {a(noun(name))} in the picture?"
+    else:
+        colour = scene.background[1] if yes else draw.one_of([c for c in PALETTE if c != scene.background[1]])
+        asked = f"Is the background {colour}?"
+    return asked, "yes" if yes else "no"
+
+
+QUESTIONS: dict[str, Callable[[Scene, Draw], tuple[str, str] | None]] = {
+    "counting": _counting,
+    "background_colour": _background_colour,
+    "left_right": _left_right,
+    "yes_no": _yes_no,
+}
+
+
+def _ask(scene: Scene, draw: Draw) -> tuple[str, str, str]:
+    """(question type, question, answer) of a random type among those that the scene allows."""
+    for kind in draw.rng.permutation(list(QUESTIONS)).tolist():
+        if asked := QUESTIONS[kind](scene, draw):
+            return kind, *asked
+    raise RuntimeError("unreachable: every scene has a background to ask about")
+
+
+# --- two pictures -----------------------------------------------------------------------------------------------------
+
+
+def edit(scene: Scene, draw: Draw) -> dict:
+    """Add, remove or replace an object or recolour the background; the assistant shows the edited picture."""
+    kind = draw.one_of(("add", "remove", "replace", "recolour"))
+    made = EDITS[kind](scene, draw)
+    if made is None:  # no object can be named without doubt
+        kind, made = "recolour", _recolour(scene, draw)
+    request, source, target = made
+    messages = schema.exchange([schema.image(), schema.text(request)], [schema.image()])
+    return schema.row("edit", images=[picture(source), picture(target)], messages=messages, question_type=kind)
+
+
+def _add(scene: Scene, draw: Draw) -> tuple[str, Scene, Scene]:
+    index = int(draw.rng.integers(len(scene.names)))
+    request = f"Add {a(noun(scene.names[index]))} {language.region(language.centres(scene)[index])}."
+    return request, render(scene.layout.without(index)), scene
+
+
+def _remove(scene: Scene, draw: Draw) -> tuple[str, Scene, Scene] | None:
+    if not (options := language.referring_expressions(scene)):
+        return None
+    index, expression = draw.one_of(options)
+    return f"Remove {expression}.", scene, render(scene.layout.without(index))
+
+
+def _replace(scene: Scene, draw: Draw) -> tuple[str, Scene, Scene] | None:
+    if not (options := language.referring_expressions(scene)):
+        return None
+    index, expression = draw.one_of(options)
+    for name in draw.absent_names(scene):
+        target = render(scene.layout.replaced(index, name))
+        if target.visible.min() >= MIN_VISIBLE and (draw.allow_held_out or not target.has_held_out_pair):
+            return f"Replace {expression} with {a(noun(name))}.", scene, target
+    return None
+
+
+def _recolour(scene: Scene, draw: Draw) -> tuple[str, Scene, Scene]:
+    colour = draw.one_of([name for name in PALETTE if name != scene.background[1]])
+    return f"Make the background {colour}.", scene, render(scene.layout.recoloured(colour))
+
+
+EDITS: dict[str, Callable[[Scene, Draw], tuple[str, Scene, Scene] | None]] = {
+    "add": _add,
+    "remove": _remove,
+    "replace": _replace,
+    "recolour": _recolour,
+}
+
+
+def two_images(scene: Scene, draw: Draw) -> dict:
+    """A question that needs both of two pictures, answered "first" or "second"."""
+    options = []
+    while not options:
+        pair = (scene, draw.scene())
+        options = _comparisons(*pair)
+    kind = draw.one_of(sorted({kind for kind, _, _ in options}))
+    answer = draw.one_of(sorted({answer for other, _, answer in options if other == kind}))
+    asked = draw.one_of([asked for other, asked, said in options if (other, said) == (kind, answer)])
+    messages = schema.exchange([schema.image(), schema.image(), schema.text(asked)], [schema.text(answer)])
+    return schema.row("two_images", images=[picture(side) for side in pair], messages=messages, question_type=kind)
+
+
+def _comparisons(first: Scene, second: Scene) -> list[tuple[str, str, str]]:
+    """(question type, question, answer) of all that tells two pictures apart."""
+    options = []
+    if len(first.names) != len(second.names):
+        answer = "first" if len(first.names) > len(second.names) else "second"
+        options.append(("more_objects", "Which picture has more objects, the first or the second?", answer))
+    for one, other, answer in ((first, second, "first"), (second, first, "second")):
+        for name in sorted(set(one.names) - set(other.names)):
+            options.append(("which_object", f"Which picture has {a(noun(name))}, the first or the second?", answer))
+        if (colour := one.background[1]) != other.background[1]:
+            asked = f"Which picture has a background that is {colour}, the first or the second?"
+            options.append(("which_background", asked, answer))
+    return options
+
+
+TASKS: dict[str, Callable[[Scene, Draw], dict]] = {
+    "concepts": concepts,
+    "caption": caption,
+    "question": question,
+    "text_to_image": text_to_image,
+    "edit": edit,
+    "referring": referring,
+    "two_images": two_images,
+    "text_only": text_only,
+}
