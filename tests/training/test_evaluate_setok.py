@@ -1,0 +1,157 @@
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from modeling_setok import SetokConfig, SetokForPreTraining, SetokModelOutput
+from processing import SetokImageProcessor
+from training import evaluate_setok as script
+from training.data import SceneConfig, concept_names, make_scene
+from training.evaluate_setok import Example, evaluate_setok, format_table
+
+NAMES = list(concept_names("tiny"))
+SIZE, GRID = 32, 8
+PROCESSOR = SetokImageProcessor(
+    size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=0
+)
+
+
+class Oracle(nn.Module):
+    """Knows the answer: its concept masks are the scene's, its concept scores the scene's names, its paint 0.1 (in
+    [0, 1]) too bright."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, scenes):
+        super().__init__()
+        self.config = SimpleNamespace(concept_names=NAMES)
+        self.scenes = iter(scenes)
+
+    def setok(self, pixel_values):
+        self.pixel_values = pixel_values
+        self.batch = [next(self.scenes) for _ in pixel_values]
+        labels = [script.patch_labels(scene.masks, (GRID, GRID)) for scene in self.batch]
+        counts = torch.tensor([len(set(label)) for label in labels])
+        features = torch.nn.functional.one_hot(torch.tensor(np.array(labels)), 16).float()
+        ids = torch.tensor(np.array([np.unique(label, return_inverse=True)[1] for label in labels]))
+        return SetokModelOutput(
+            token_mask=torch.arange(16) < counts[:, None],
+            num_tokens=counts,
+            cluster_ids=ids,
+            patch_embeddings=features,
+            grid_size=(GRID, GRID),
+        )
+
+    def detokenize(self, tokens, token_mask):
+        return self.pixel_values + 0.2  # pixels are in [-1, 1]
+
+    def concept_logits(self, tokens, token_mask):
+        return torch.tensor([[float(name in scene.names) for name in NAMES] for scene in self.batch])
+
+
+def scenes(number, split="test", **config):
+    return [make_scene(split, index, SceneConfig(image_size=SIZE, max_objects=4, **config)) for index in range(number)]
+
+
+@pytest.fixture(scope="module")
+def tiny_model():
+    vision_config = {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": SIZE,
+        "patch_size": SIZE // GRID,
+    }
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    config = SetokConfig(
+        vision_config=vision_config,
+        # Paints half of the encoder's size.
+        detokenizer_config={"num_hidden_layers": 1, "grid_size": 8, "decoder_channels": [8, 8], **small},
+        num_inner_layers=1,
+        num_inter_layers=1,
+        projection_dim=8,
+        text_feature_dim=8,
+        concept_names=NAMES,
+        **small,
+    )
+    model = SetokForPreTraining(config)
+    model.set_concepts(NAMES, torch.randn(len(NAMES), 8))
+    return model
+
+
+def test_an_oracle_gets_full_marks():
+    examples = scenes(12)
+    assert any(scene.has_held_out_pair for scene in examples)
+    oracle = Oracle(examples)
+    results = evaluate_setok(oracle, PROCESSOR, examples, batch_size=5)
+    for prefix in ("", "held_out_"):
+        assert results[f"{prefix}setok_ari"] == results[f"{prefix}setok_miou"] == 1
+        assert results[f"{prefix}kmeans_ari"] == 1, "the features are the answer, too"
+        assert results[f"{prefix}grid_ari"] < 0.5
+        assert results[f"{prefix}r_precision"] == 1
+        assert 19.5 < results[f"{prefix}psnr"] < 24  # 20 dB, less where the brightening is clipped
+    objects = [len(scene.names) for scene in examples]
+    assert results["num_images"] == 12
+    assert results["held_out_num_images"] == sum(scene.has_held_out_pair for scene in examples)
+    assert results["tokens_max"] == max(objects) + 1 and results["tokens_min"] >= 2
+    assert results["spearman"] > 0.9
+    assert results["r_precision_chance"] == pytest.approx(
+        np.mean([len(set(scene.names)) / len(NAMES) for scene in examples])
+    )
+
+
+def test_the_batch_size_does_not_matter(tiny_model):
+    examples = scenes(7)
+    one, many = (evaluate_setok(tiny_model, PROCESSOR, examples, batch_size) for batch_size in (1, 7))
+    assert one == pytest.approx(many, abs=1e-3)
+
+
+def test_leaves_the_model_as_it_was(tiny_model):
+    tiny_model.train()
+    state = torch.get_rng_state()
+    evaluate_setok(tiny_model, PROCESSOR, scenes(2))
+    assert tiny_model.training
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(parameter.grad is None for parameter in tiny_model.parameters())
+
+
+def test_pictures_without_masks_and_names(tiny_model):
+    results = evaluate_setok(tiny_model, PROCESSOR, [Example(scene.image) for scene in scenes(3)])
+    assert results.keys() == {"num_images", "tokens_mean", "tokens_min", "tokens_max", "psnr", "ssim"}
+    assert all(math.isfinite(value) for value in results.values())
+
+
+def test_training_scenes_have_no_held_out_column(tiny_model):
+    results = evaluate_setok(tiny_model, PROCESSOR, scenes(3, split="train"))
+    assert not any(key.startswith("held_out_") for key in results)
+    assert "held-out" not in format_table(results)
+
+
+def test_refuses_nothing_and_unknown_names(tiny_model):
+    with pytest.raises(ValueError, match="no examples"):
+        evaluate_setok(tiny_model, PROCESSOR, [])
+    with pytest.raises(ValueError, match=r"lacks \['zeppelin'\]"):
+        evaluate_setok(tiny_model, PROCESSOR, [Example(scenes(1)[0].image, names=["zeppelin"])])
+
+
+def test_command_prints_and_writes_the_table(tiny_model, tmp_path, monkeypatch, capsys):
+    tiny_model.save_pretrained(tmp_path)
+    PROCESSOR.save_pretrained(tmp_path)
+    output = tmp_path / "results.json"
+    command = f"evaluate_setok --model {tmp_path} --num_scenes 6 --split validation --device cpu --output {output}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    script.main()
+    table = capsys.readouterr().out
+    written = json.loads(output.read_text())
+    assert written["results"]["num_images"] == 6
+    assert written["arguments"]["split"] == "validation"
+    for title, key, form in script.ROWS:
+        line = next(line for line in table.splitlines() if line.startswith(f"{title}  "))
+        assert line.removeprefix(title).split()[0] == f"{written['results'][key]:{form}}"

@@ -1,0 +1,286 @@
+"""Measures a SeTok: python -m training.evaluate_setok --model model_cards/setok-emoji-tiny"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import HfArgumentParser
+
+from modeling_setok import SetokForPreTraining
+from processing import SetokImageProcessor
+from training.data import EmojiScenes, Scene, SceneConfig
+from training.metrics import (
+    AdjustedRandIndex,
+    MeanIoU,
+    PeakSignalNoiseRatio,
+    RankCorrelation,
+    RPrecision,
+    StructuralSimilarity,
+    grid_labels,
+    kmeans_labels,
+    patch_labels,
+)
+
+GROUPINGS = ("setok", "kmeans", "grid")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture to evaluate on, with what is known of it; a `Scene` can take its place.
+
+    Attributes:
+        image: what the image processor takes.
+        masks: (n, H, W) bool, its objects; None where they are unknown.
+        names: concepts in the image, of those in the model's bank; empty where they are unknown.
+        has_held_out_pair: whether it has two objects that no training scene has together.
+    """
+
+    image: Image.Image | np.ndarray
+    masks: np.ndarray | None = None
+    names: Sequence[str] = ()
+    has_held_out_pair: bool = False
+
+
+@torch.no_grad()
+def evaluate_setok(
+    model: SetokForPreTraining,
+    image_processor: SetokImageProcessor,
+    examples: Iterable[Example | Scene],
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """Measures reconstruction, grouping and concept retrieval.
+
+    Args:
+        examples: pictures; the image processor must resize without cropping, so that masks stay on their image.
+
+    Returns:
+        Over all examples, and with the prefix `held_out_` over those with a pair of objects that no training scene has:
+
+        - `num_images`; `psnr` (dB) and `ssim` of the 8-bit pictures; `tokens_mean`, `tokens_min`, `tokens_max`;
+        - of examples with masks: `spearman` of the number of tokens with the number of objects; `setok_ari` and
+          `setok_miou` of the concept masks on the patch grid; with `kmeans_` and `grid_` those of k-means on the same
+          features and of a chessboard, both with as many clusters as the image has tokens;
+        - of examples with names, where the model has a concept bank: `r_precision` of the names in the bank, and
+          `r_precision_chance`.
+    """
+    groups = {"": _Measures(model.config.concept_names), "held_out_": _Measures(model.config.concept_names)}
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in _batches(examples, batch_size):
+            for example, result in zip(batch, _run_model(model, image_processor, batch), strict=True):
+                groups[""].add(example, result)
+                if example.has_held_out_pair:
+                    groups["held_out_"].add(example, result)
+    finally:
+        model.train(was_training)
+    if not groups[""].tokens:
+        raise ValueError("There are no examples to evaluate.")
+    return {
+        prefix + name: value
+        for prefix, measures in groups.items()
+        if measures.tokens
+        for name, value in measures.compute().items()
+    }
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What the model makes of one example."""
+
+    original: Tensor  # (1, 3, S, S) in [0, 1]
+    reconstruction: Tensor  # (1, 3, S, S) in [0, 1]
+    num_tokens: int
+    cluster_ids: np.ndarray  # (N,)
+    features: np.ndarray  # (N, Dv)
+    grid_size: tuple[int, int]
+    concept_scores: Tensor | None  # (1, V)
+
+    @cached_property
+    def groupings(self) -> dict[str, np.ndarray]:
+        """Labels (N,) of the patches by SeTok and by the baselines with as many clusters."""
+        return {
+            "setok": self.cluster_ids,
+            "kmeans": kmeans_labels(self.features, self.num_tokens, num_init=4),
+            "grid": grid_labels(self.grid_size, self.num_tokens),
+        }
+
+
+def _run_model(
+    model: SetokForPreTraining, image_processor: SetokImageProcessor, examples: Sequence[Example | Scene]
+) -> list[_Result]:
+    pixel_values = image_processor([example.image for example in examples], return_tensors="pt")["pixel_values"]
+    pixel_values = pixel_values.to(model.device, model.dtype)
+    outputs = model.setok(pixel_values)
+    painted = model.detokenize(outputs.last_hidden_state, outputs.token_mask)
+    concept_scores = None
+    if model.config.concept_names:
+        concept_scores = model.concept_logits(outputs.last_hidden_state, outputs.token_mask).float().cpu()
+    reconstructions = image_processor.postprocess(painted)
+    originals = image_processor.postprocess(pixel_values, target_sizes=[painted.shape[-2:]] * len(examples))
+    features = outputs.patch_embeddings.float().cpu().numpy()
+    cluster_ids = outputs.cluster_ids.cpu().numpy()
+    return [
+        _Result(
+            original=_to_tensor(originals[i]),
+            reconstruction=_to_tensor(reconstructions[i]),
+            num_tokens=int(outputs.num_tokens[i]),
+            cluster_ids=cluster_ids[i],
+            features=features[i],
+            grid_size=tuple(outputs.grid_size),
+            concept_scores=None if concept_scores is None else concept_scores[i : i + 1],
+        )
+        for i in range(len(examples))
+    ]
+
+
+class _Measures:
+    """All metrics over one group of examples."""
+
+    def __init__(self, concept_names: Sequence[str] | None):
+        self.concept_index = {name: index for index, name in enumerate(concept_names or ())}
+        self.tokens: list[int] = []
+        self.reconstruction = [PeakSignalNoiseRatio(), StructuralSimilarity()]
+        self.rank_correlation = RankCorrelation()
+        self.groupings = {name: [AdjustedRandIndex(), MeanIoU()] for name in GROUPINGS}
+        self.retrieval = RPrecision()
+
+    def add(self, example: Example | Scene, result: _Result) -> None:
+        self.tokens.append(result.num_tokens)
+        for metric in self.reconstruction:
+            metric.add_batch(predictions=result.reconstruction, references=result.original)
+        if example.masks is not None:
+            self.rank_correlation.add_batch(predictions=[result.num_tokens], references=[len(example.masks)])
+            truth = patch_labels(example.masks, result.grid_size)
+            for name, metrics in self.groupings.items():
+                for metric in metrics:
+                    metric.add_batch(predictions=[result.groupings[name]], references=[truth])
+        if example.names and result.concept_scores is not None:
+            unknown = sorted(set(example.names) - self.concept_index.keys())
+            if unknown:
+                raise ValueError(f"The model's concept bank lacks {unknown}; leave out names that it does not know.")
+            concepts = [self.concept_index[name] for name in example.names]
+            self.retrieval.add_batch(predictions=result.concept_scores, references=[concepts])
+
+    def compute(self) -> dict[str, float]:
+        results = {
+            "num_images": len(self.tokens),
+            "tokens_mean": sum(self.tokens) / len(self.tokens),
+            "tokens_min": min(self.tokens),
+            "tokens_max": max(self.tokens),
+        }
+        for metric in [*self.reconstruction, self.rank_correlation, self.retrieval]:
+            results |= metric.compute() if len(metric) else {}
+        for name, metrics in self.groupings.items():
+            for metric in metrics:
+                results |= {f"{name}_{key}": value for key, value in metric.compute().items()} if len(metric) else {}
+        return results
+
+
+def _batches(examples: Iterable, batch_size: int) -> Iterator[list]:
+    iterator = iter(examples)
+    while batch := list(islice(iterator, batch_size)):
+        yield batch
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+
+
+ROWS = [
+    # title, key, format
+    ("images", "num_images", ".0f"),
+    ("PSNR (dB)", "psnr", ".2f"),
+    ("SSIM", "ssim", ".3f"),
+    ("tokens, mean", "tokens_mean", ".1f"),
+    ("tokens, least", "tokens_min", ".0f"),
+    ("tokens, most", "tokens_max", ".0f"),
+    ("Spearman (tokens, objects)", "spearman", ".3f"),
+    ("ARI, SeTok", "setok_ari", ".3f"),
+    ("ARI, k-means on its features", "kmeans_ari", ".3f"),
+    ("ARI, grid", "grid_ari", ".3f"),
+    ("mIoU, SeTok", "setok_miou", ".3f"),
+    ("mIoU, k-means on its features", "kmeans_miou", ".3f"),
+    ("mIoU, grid", "grid_miou", ".3f"),
+    ("R-precision of concepts, SeTok", "r_precision", ".3f"),
+    ("R-precision of concepts, by chance", "r_precision_chance", ".3f"),
+]
+
+
+def format_table(results: dict[str, float]) -> str:
+    """The table of what `evaluate_setok` returned."""
+    columns = {"all": "", "held-out pairs": "held_out_"}
+    columns = {title: prefix for title, prefix in columns.items() if f"{prefix}num_images" in results}
+    lines = [" " * 42 + "".join(f"{title:>16}" for title in columns)]
+    for title, key, form in ROWS:
+        if key in results:
+            lines.append(f"{title:42}" + "".join(f"{results[prefix + key]:16{form}}" for prefix in columns.values()))
+    return "\n".join(lines)
+
+
+@dataclass
+class Arguments:
+    model: str = field(metadata={"help": "folder or Hub id of a SeTok with its image processor"})
+    data: str | None = field(
+        default=None,
+        metadata={"help": "folder of pictures to take instead of EmojiScenes; what needs masks or names is left out"},
+    )
+    num_scenes: int = field(default=500, metadata={"help": "number of EmojiScenes"})
+    split: str = field(default="test", metadata={"help": "train, validation or test"})
+    vocabulary: str = field(default="tiny", metadata={"help": "objects in the scenes: tiny (60) or full (144)"})
+    min_objects: int = field(default=SceneConfig.min_objects, metadata={"help": "least number of objects in a scene"})
+    max_objects: int = field(default=SceneConfig.max_objects, metadata={"help": "largest number of objects in a scene"})
+    seed: int = field(default=0, metadata={"help": "seed of the scenes"})
+    batch_size: int = field(default=32, metadata={"help": "scenes per forward pass"})
+    device: str | None = field(default=None, metadata={"help": "default: the accelerator, or the CPU without one"})
+    output: str | None = field(default=None, metadata={"help": "JSON file for the results"})
+
+
+def _pictures(folder: str) -> list[Example]:
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in Image.registered_extensions())
+    if not paths:
+        raise ValueError(f"There is no picture in {folder!r}.")
+    return [Example(str(path)) for path in paths]
+
+
+def main() -> None:
+    (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
+    device = arguments.device
+    if device is None:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    model = SetokForPreTraining.from_pretrained(arguments.model).to(device)
+    image_processor = SetokImageProcessor.from_pretrained(arguments.model)
+    if arguments.data:
+        source = arguments.data
+        examples = tqdm(_pictures(arguments.data), desc="pictures", leave=False)
+    else:
+        source = f"EmojiScenes, split {arguments.split}"
+        config = SceneConfig(
+            image_size=image_processor.size["height"],
+            vocabulary=arguments.vocabulary,
+            min_objects=arguments.min_objects,
+            max_objects=arguments.max_objects,
+        )
+        scenes = EmojiScenes(arguments.split, arguments.num_scenes, config, seed=arguments.seed)
+        examples = (scenes.scene(index) for index in tqdm(range(len(scenes)), desc="scenes", leave=False))
+    start = time.perf_counter()
+    results = evaluate_setok(model, image_processor, examples, arguments.batch_size)
+    results["seconds"] = time.perf_counter() - start
+    print(f"{arguments.model} on {source}, {results['seconds']:.0f} s\n")
+    print(format_table(results))
+    if arguments.output:
+        with open(arguments.output, "w", encoding="utf-8") as file:
+            json.dump({"arguments": vars(arguments), "results": results}, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
