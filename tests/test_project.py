@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from configparser import ConfigParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -52,21 +53,42 @@ def test_module_imports(path):
     importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
 
 
-def test_every_requirement_is_pinned_and_allowed(setup_cfg):
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    versions = {}
-    for pin in pins:
-        (specifier,) = pin.specifier
-        assert specifier.operator == "==" and "+" not in specifier.version, pin
-        versions[canonicalize_name(pin.name)] = specifier.version
-
+def requirements(setup_cfg: ConfigParser) -> list[Requirement]:
     extras = setup_cfg["options.extras_require"]
-    wanted = [setup_cfg["options"]["install_requires"], *(extras[name] for name in extras if name != "flash")]
-    for requirement in map(Requirement, "\n".join(wanted).split()):
-        version = versions.get(canonicalize_name(requirement.name))
-        assert version is not None, f"constraints.txt does not pin {requirement.name}"
-        assert version in requirement.specifier, f"{requirement} against {version} in constraints.txt"
+    lines = [setup_cfg["options"]["install_requires"], *extras.values()]
+    return [Requirement(line) for line in "\n".join(lines).split()]
+
+
+def test_every_requirement_is_pinned_to_an_allowed_version(setup_cfg):
+    versions = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            (specifier,) = pin.specifier
+            assert specifier.operator == "==" and "+" not in specifier.version, line
+            versions[canonicalize_name(pin.name)] = specifier.version
+    for requirement in requirements(setup_cfg):
+        if requirement.name != "flash-attn":  # compiled for one GPU and one torch: the user's choice
+            assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+
+
+def test_every_imported_package_is_a_requirement(setup_cfg):
+    """Otherwise it only happens to be there, because another package wants it."""
+    distributions = packages_distributions()
+    declared = {canonicalize_name(requirement.name) for requirement in requirements(setup_cfg)}
+    own_or_builtin = {*PACKAGES, "tests", *sys.stdlib_module_names}
+    undeclared = set()
+    for path in (*MODULES, *(ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            for name in {name.split(".")[0] for name in names} - own_or_builtin:
+                if declared.isdisjoint(map(canonicalize_name, distributions.get(name, [name]))):
+                    undeclared.add(f"{relative(path)}: {name}")
+    assert undeclared == set()
 
 
 def test_models_and_processors_need_only_the_base_installation():
