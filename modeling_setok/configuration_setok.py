@@ -53,14 +53,16 @@ class SetokDetokenizerConfig(PreTrainedConfig):
         return self.grid_size * 2 ** (len(self.decoder_channels) - 1)
 
     def validate_sizes(self):
-        _check_heads(self)
+        _check_transformer(self)
         for name in ("num_hidden_layers", "grid_size", "decoder_blocks"):
             _check_at_least(name, getattr(self, name), 1)
         _check_at_least("the number of decoder_channels", len(self.decoder_channels), 1)
         _check_at_least("token_noise", self.token_noise, 0)
 
 
-def _check_heads(config) -> None:
+def _check_transformer(config) -> None:
+    for name in ("hidden_size", "intermediate_size", "num_attention_heads"):
+        _check_at_least(name, getattr(config, name), 1)
     if config.hidden_size % (4 * config.num_attention_heads):
         raise ValueError(
             f"hidden_size ({config.hidden_size}) must be a multiple of 4 * num_attention_heads "
@@ -73,7 +75,8 @@ class SetokConfig(PreTrainedConfig):
     """Configuration of [`SetokModel`] and [`SetokForPreTraining`]; the defaults are the paper's model (Appendix D.1).
 
     Args:
-        vision_config: any vision model of transformers; default the architecture of SigLIP-SO400M-patch14-384.
+        vision_config: any vision model of transformers, or a two-tower model, whose vision half is taken; default the
+            architecture of SigLIP-SO400M-patch14-384.
         detokenizer_config: see [`SetokDetokenizerConfig`].
         text_config: the frozen text encoder of the contrastive loss, any text model of transformers; `None` where text
             features are computed outside and kept as the concept bank.
@@ -86,6 +89,9 @@ class SetokConfig(PreTrainedConfig):
             over the image, the slower reference.
         num_neighbors, criterion, threshold, assignment, max_tokens, fixed_tokens, token_order: see
             [`cluster_tokens`](token_clustering.py).
+        background_norm: for encoders that mark empty background by short embeddings (a CNN without a final norm): a
+            constant channel of this many mean embedding lengths is appended before directions are compared, so that
+            such patches count as alike. 0 leaves it out.
         assignment_mode: `"hard"` or `"soft"` concept masks (Table 5).
         straight_through: in training, hard masks with the gradient of the soft ones.
         soft_sharpness, soft_threshold, soft_penalty, soft_temperature: see `soft_token_masks`.
@@ -140,6 +146,7 @@ class SetokConfig(PreTrainedConfig):
     max_tokens: int = 64
     fixed_tokens: int | None = None
     token_order: str = "score"
+    background_norm: float = 0.0
     assignment_mode: str = "hard"
     straight_through: bool = False
     soft_sharpness: float = 2.0
@@ -158,12 +165,17 @@ class SetokConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if isinstance(self.text_config, dict):
+            if "model_type" not in self.text_config:
+                raise ValueError('text_config needs a "model_type", such as "clip_text_model" or "bert".')
             self.text_config = AutoConfig.for_model(**self.text_config)
         super().__post_init__(**kwargs)
+        for name in ("vision_config", "text_config"):  # of a two-tower model (CLIP, SigLIP) its half
+            config = getattr(self, name)
+            setattr(self, name, getattr(config, name, config))
         if getattr(self.vision_config, "vision_use_head", False):
             self.vision_config.vision_use_head = False  # its parameters would never get a gradient
         if self.text_config is not None:
-            self.text_feature_dim = self.text_config.hidden_size
+            self.text_feature_dim = getattr(self.text_config, "projection_size", self.text_config.hidden_size)
 
     def validate_choices(self):
         _check_choice("merger", self.merger, ("transformer", "mean"))
@@ -172,13 +184,21 @@ class SetokConfig(PreTrainedConfig):
         _check_choice("token_order", self.token_order, ("score", "raster"))
         _check_choice("assignment_mode", self.assignment_mode, ("hard", "soft"))
         _check_choice("contrastive_form", self.contrastive_form, ("log_of_sum", "sum_of_logs"))
+        if self.straight_through and self.assignment_mode == "soft":
+            raise ValueError('straight_through lends soft gradients to hard masks: use it with assignment_mode="hard".')
+
+    def validate_concept_names(self):
+        repeated = sorted({name for name in self.concept_names or () if self.concept_names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"concept_names must not repeat: {repeated}.")
 
     def validate_sizes(self):
-        _check_heads(self)
+        _check_transformer(self)
         for name in ("num_neighbors", "max_tokens", "projection_dim", "text_feature_dim"):
             _check_at_least(name, getattr(self, name), 1)
         for name in ("num_inner_layers", "num_inter_layers"):
             _check_at_least(name, getattr(self, name), 0)
+        _check_at_least("background_norm", self.background_norm, 0)
         if self.fixed_tokens is not None:
             _check_at_least("fixed_tokens", self.fixed_tokens, 1)
         for name in ("soft_sharpness", "soft_temperature"):

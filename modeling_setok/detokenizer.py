@@ -2,11 +2,12 @@
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_setok import SetokDetokenizerConfig
-from .transformer import SetokAttention, SetokBlock, grid_positions, rotary_angles, rotate
+from .transformer import SetokBlock, grid_positions, rotary_angles, rotate
 
 
 class ResidualBlock(nn.Module):
@@ -66,7 +67,6 @@ class SetokDetokenizer(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _can_record_outputs = {"hidden_states": SetokBlock, "attentions": SetokAttention}
 
     def __init__(self, config: SetokDetokenizerConfig, token_dim: int):
         super().__init__(config)
@@ -113,7 +113,5 @@ class SetokDetokenizer(PreTrainedModel):
 
 
 def init_vector(parameter: nn.Parameter) -> None:
-    """Unit-variance start for a lone vector that is added to activations, and nothing where it was loaded."""
-    from transformers import initialization as init
-
+    """Starts a lone vector that is added to activations; leaves it alone where it was loaded."""
     init.normal_(parameter, mean=0.0, std=0.5)

@@ -1,12 +1,13 @@
 """SeTok: an image becomes a variable number of concept tokens, and an image again (§2.1)."""
 
+import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel, Siglip2TextModel, SiglipTextModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
@@ -16,9 +17,8 @@ from transformers.utils.generic import can_return_tuple
 from .concept_contrastive import concept_contrastive_loss, mean_token, unit
 from .configuration_setok import SetokConfig
 from .detokenizer import SetokDetokenizer, init_vector
-from .token_clustering import TokenClustering, feature_scale, unit_directions
+from .token_clustering import TokenClustering, feature_scale, mean_length, unit_directions, valid_patches
 from .token_merger import TokenMerger
-from .transformer import SetokBlock
 
 
 @dataclass
@@ -74,6 +74,7 @@ class SetokPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = ["token_clustering"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -82,6 +83,7 @@ class SetokPreTrainedModel(PreTrainedModel):
             init_vector(module.position_embedding)
         elif isinstance(module, TokenClustering):
             init.zeros_(module.feature_scale)
+            init.zeros_(module.patch_norm)
         elif isinstance(module, SetokForPreTraining):
             init.constant_(module.logit_scale, module.config.logit_scale_init)
             if module.config.concept_names is not None:
@@ -102,9 +104,20 @@ class SetokModel(SetokPreTrainedModel):
     def __init__(self, config: SetokConfig):
         super().__init__(config)
         self.vision_encoder = AutoModel.from_config(config.vision_config)
+        if self.vision_encoder.main_input_name != "pixel_values":
+            raise ValueError(f"vision_config must be of a vision model, got {config.vision_config.model_type!r}.")
         self.token_clustering = TokenClustering(config)
         self.token_merger = TokenMerger(config, patch_dim=_patch_dim(config.vision_config))
         self.post_init()
+        self.train()
+
+    def train(self, mode: bool = True) -> "SetokModel":
+        """As ever, and freezes what tokens do not depend on (DDP refuses such parameters; loading makes them trainable)."""
+        super().train(mode)
+        for name, parameter in self.vision_encoder.named_parameters():
+            if name.split(".", 1)[0] == "pooler" or name.endswith("mask_token"):
+                parameter.requires_grad_(False)
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_encoder.get_input_embeddings()
@@ -119,38 +132,41 @@ class SetokModel(SetokPreTrainedModel):
                 to the encoder's grid.
             kwargs: passed to `AutoModel.from_pretrained` (revision, token, dtype, ...).
         """
-        from transformers import AutoConfig
-
         vision_config = AutoConfig.from_pretrained(name, **{k: v for k, v in kwargs.items() if k in HUB_ARGUMENTS})
         vision_config = getattr(vision_config, "vision_config", vision_config)
         if hasattr(vision_config, "vision_use_head"):
             vision_config.vision_use_head = False
         encoder = AutoModel.from_pretrained(name, config=vision_config, **kwargs)
-        if config is None:
-            height, width = _grid_size(vision_config, *_image_size(vision_config))
-            config = SetokConfig(num_neighbors=max(4, round(6 * height * width / 729)))
+        is_default = config is None
+        config = SetokConfig() if is_default else config
         config.vision_config = encoder.config
-        model = cls(config).to(encoder.dtype)
+        model = cls(config).to(device=encoder.device, dtype=encoder.dtype)
         model.vision_encoder = encoder
-        return model
+        if is_default:
+            with torch.no_grad():
+                blank = torch.zeros(1, 3, *_image_size(encoder.config), device=encoder.device)
+                _, (height, width) = model.get_patch_embeddings(blank)
+            config.num_neighbors = max(4, round(6 * height * width / 729))
+        return model.eval()
 
     def get_patch_embeddings(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
         """Patch embeddings (B, h * w, Dv) of pixels (B, 3, H, W), and their grid (h, w)."""
         if pixel_values.ndim != 4:
             raise ValueError(f"pixel_values must be (batch, channels, height, width), got {tuple(pixel_values.shape)}.")
         config = self.config.vision_config
-        image_size = tuple(pixel_values.shape[-2:])
         if config.model_type == "siglip2_vision_model":
             return self._naflex_patch_embeddings(pixel_values)
+        image_size = tuple(pixel_values.shape[-2:])
         kwargs = {}
-        if hasattr(config, "image_size") and image_size != _image_size(config) and config.model_type != "dinov2":
-            kwargs["interpolate_pos_encoding"] = True
+        if "interpolate_pos_encoding" in inspect.signature(self.vision_encoder.forward).parameters:
+            kwargs["interpolate_pos_encoding"] = image_size != _image_size(config)
         features = self.vision_encoder(pixel_values=pixel_values.to(self.vision_encoder.dtype), **kwargs).last_hidden_state
-        if features.ndim == 4:
-            if config.model_type.startswith("convnext"):  # its norm is meant for the pooled map: apply it to every place
-                features = self.vision_encoder.layernorm(features.movedim(1, -1)).movedim(-1, 1)
-            return features.flatten(2).transpose(1, 2), tuple(features.shape[-2:])
-        height, width = _grid_size(config, *image_size)
+        is_map = features.ndim == 4
+        height, width = features.shape[-2:] if is_map else _grid_size(config, *image_size)
+        if is_map:
+            features = features.flatten(2).transpose(1, 2)
+        if config.model_type in POOLED_NORMS:
+            features = getattr(self.vision_encoder, POOLED_NORMS[config.model_type])(features)
         if features.shape[1] < height * width:
             raise ValueError(
                 f"The encoder {config.model_type} gave {features.shape[1]} tokens for a grid of {height} x {width} patches: "
@@ -217,27 +233,34 @@ class SetokModel(SetokPreTrainedModel):
         if size is None:
             return masks
         if outputs.soft_masks is None:
-            return nn.functional.interpolate(masks, size=size, mode="nearest")
+            return nn.functional.interpolate(masks, size=size, mode="nearest-exact")
         return nn.functional.interpolate(masks, size=size, mode="bilinear", align_corners=False)
 
     @torch.no_grad()
     def calibrate(self, images: torch.Tensor | Iterable[torch.Tensor]) -> float:
-        """Sets the feature scale S of the clustering to its mean over images, and returns it.
+        """Sets the feature scale S (and mean embedding length) of the clustering from images, and returns S.
 
         Call it once on some hundred images of the kind that the model is for, after the encoder is trained; S is saved
         with the weights. Until then every image is measured by its own S, which cannot tell an empty image from a full one.
 
         Args:
             images: pixel values (B, 3, H, W), or an iterable of such batches.
+
+        Raises:
+            ValueError: there is no image.
         """
-        scales = []
-        for pixel_values in [images] if isinstance(images, torch.Tensor) else images:
-            patch_embeddings, _ = self.get_patch_embeddings(pixel_values.to(self.device))
-            scales.append(feature_scale(*unit_directions(patch_embeddings)))
-        if not scales:
+        batches = [images] if isinstance(images, torch.Tensor) else images
+        training = self.training
+        self.eval()  # dropout and batch statistics are not part of what is measured
+        patch_embeddings = [self.get_patch_embeddings(batch.to(self.device))[0].float() for batch in batches]
+        self.train(training)
+        if not patch_embeddings:
             raise ValueError("calibrate() needs at least one batch of images.")
-        self.token_clustering.feature_scale.fill_(torch.cat(scales).mean())
-        return float(self.token_clustering.feature_scale)
+        clustering = self.token_clustering
+        clustering.patch_norm.fill_(torch.cat([mean_length(x, valid_patches(x)) for x in patch_embeddings]).mean())
+        scales = [feature_scale(*unit_directions(clustering.clustering_features(x))) for x in patch_embeddings]
+        clustering.feature_scale.fill_(torch.cat(scales).mean())
+        return float(clustering.feature_scale)
 
 
 class SetokForPreTraining(SetokPreTrainedModel):
@@ -246,6 +269,8 @@ class SetokForPreTraining(SetokPreTrainedModel):
     Text features come from `text_model` (frozen; where the config has a `text_config`), or from the concept bank, the
     saved text features of `config.concept_names`.
     """
+
+    accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer divides it by the accumulation steps
 
     def __init__(self, config: SetokConfig):
         super().__init__(config)
@@ -256,10 +281,18 @@ class SetokForPreTraining(SetokPreTrainedModel):
         self.logit_scale = nn.Parameter(torch.empty(()))
         self.text_model = None
         if config.text_config is not None:
-            self.text_model = AutoModel.from_config(config.text_config).requires_grad_(False)
+            self.text_model = _text_model(config.text_config)
         if config.concept_names is not None:
             self.register_buffer("concept_features", torch.zeros(len(config.concept_names), config.text_feature_dim))
         self.post_init()
+        self.train()
+
+    def train(self, mode: bool = True) -> "SetokForPreTraining":
+        """As ever, but the text encoder stays frozen: without dropout and without gradient."""
+        super().train(mode)
+        if self.text_model is not None:
+            self.text_model.eval().requires_grad_(False)
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         return self.setok.get_input_embeddings()
@@ -290,6 +323,8 @@ class SetokForPreTraining(SetokPreTrainedModel):
             concept_input_ids: (B, K, L) long, the tokenised prompts of the concepts for the text encoder.
             concept_attention_mask: (B, K, L), 0 on the padding of prompts.
         """
+        if concept_labels is None and concept_input_ids is not None:
+            raise ValueError("The contrastive loss needs concept_labels: which of the batch's concepts are the same.")
         config = self.config
         setok_output = self.setok(pixel_values, patch_mask)
         tokens, token_mask = setok_output.last_hidden_state, setok_output.token_mask
@@ -306,13 +341,8 @@ class SetokForPreTraining(SetokPreTrainedModel):
                 )
             losses["reconstruction_loss"] = nn.functional.mse_loss(reconstruction.float(), target_pixel_values.float())
         if concept_labels is not None:
-            if concept_input_ids is not None:
-                texts = self.get_text_features(concept_input_ids.flatten(0, 1), concept_attention_mask.flatten(0, 1))
-                texts = texts.unflatten(0, concept_labels.shape)
-            else:
-                texts = self.bank_features()[concept_labels.clamp(min=0)]
-            losses["contrastive_loss"] = concept_contrastive_loss(
-                image_features, texts, concept_labels, self.inverse_temperature, form=config.contrastive_form
+            losses["contrastive_loss"] = self.contrastive_loss(
+                image_features, concept_labels, concept_input_ids, concept_attention_mask
             )
         weights = {"reconstruction_loss": config.reconstruction_weight, "contrastive_loss": config.contrastive_weight}
         return SetokForPreTrainingOutput(
@@ -322,6 +352,25 @@ class SetokForPreTraining(SetokPreTrainedModel):
             image_features=image_features,
             logits_per_image=self.concept_logits(tokens, token_mask) if config.concept_names is not None else None,
             setok_output=setok_output,
+        )
+
+    def contrastive_loss(
+        self,
+        image_features: torch.Tensor,
+        concept_labels: torch.LongTensor,
+        concept_input_ids: torch.LongTensor | None = None,
+        concept_attention_mask: torch.LongTensor | None = None,
+    ) -> torch.Tensor:
+        """Eq. 7 for unit-length image features (B, P); the concepts as in `forward`."""
+        if concept_input_ids is None:
+            texts = self.bank_features()[concept_labels.clamp(min=0)]
+        else:
+            if concept_attention_mask is not None:
+                concept_attention_mask = concept_attention_mask.flatten(0, 1)
+            texts = self.get_text_features(concept_input_ids.flatten(0, 1), concept_attention_mask)
+            texts = texts.unflatten(0, concept_input_ids.shape[:2])
+        return concept_contrastive_loss(
+            image_features, texts, concept_labels, self.inverse_temperature, form=self.config.contrastive_form
         )
 
     def detokenize(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -370,6 +419,7 @@ class SetokForPreTraining(SetokPreTrainedModel):
                 f"got {tuple(text_features.shape)}."
             )
         self.config.concept_names = list(names)
+        self.config.validate_concept_names()
         features = text_features.detach().to(self.text_projection.weight)
         self.register_buffer("concept_features", features.clone())
 
@@ -382,7 +432,16 @@ class SetokForPreTraining(SetokPreTrainedModel):
         return self.token_concept_logits(mean_token(tokens, token_mask)[:, None])[:, 0]
 
 
+# Encoders that normalise nothing but their pooled output: that norm is applied to every patch
+POOLED_NORMS = {"clip_vision_model": "post_layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
+# Text models that AutoModel does not know
+SIGLIP_TEXT_MODELS = {"siglip_text_model": SiglipTextModel, "siglip2_text_model": Siglip2TextModel}
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "trust_remote_code")
+
+
+def _text_model(text_config) -> PreTrainedModel:
+    siglip = SIGLIP_TEXT_MODELS.get(text_config.model_type)
+    return AutoModel.from_config(text_config) if siglip is None else siglip._from_config(text_config)
 
 
 def pooled_text(outputs: ModelOutput, attention_mask: torch.Tensor | None) -> torch.Tensor:
@@ -404,6 +463,8 @@ def _pair(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
 
 
 def _image_size(vision_config) -> tuple[int, int]:
+    if hasattr(vision_config, "num_patches"):  # SigLIP2 takes any shape of about as many patches
+        return _pair(math.isqrt(vision_config.num_patches) * vision_config.patch_size)
     return _pair(getattr(vision_config, "image_size", None) or 224)
 
 

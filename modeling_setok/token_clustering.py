@@ -198,9 +198,15 @@ def literal_token_masks(
 
     Returns:
         The masks M, each (N,) float32; they sum to 1.
+
+    Raises:
+        ValueError: patch_embeddings is not one image.
     """
+    if patch_embeddings.ndim != 2:
+        raise ValueError(f"patch_embeddings must be one image (patches, dim), got {tuple(patch_embeddings.shape)}.")
     x = patch_embeddings.float()
-    similarity = torch.exp(-torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square() * kernel_scale * math.log(2))
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
+    similarity = torch.exp2(-kernel_scale * distances)
     density = torch.exp(-similarity.topk(min(num_neighbors, len(x)), dim=-1).values.mean(-1))  # Eq. 1
     denser = density[None, :] > density[:, None]
     to_denser = similarity.masked_fill(~denser, torch.inf).amin(-1)
@@ -217,18 +223,31 @@ def unit_directions(
     patch_embeddings: torch.Tensor, patch_mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit vectors (B, N, D) in float32 and the valid patches (B, N) bool; zero vectors and padding stay zero."""
-    valid = patch_embeddings.isfinite().all(dim=-1)
-    if patch_mask is not None:
-        valid = valid & patch_mask.to(device=valid.device, dtype=torch.bool)
-    x = torch.where(valid[..., None], patch_embeddings, 0).float()
-    x = x / x.detach().abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)  # no over/underflow
-    return nn.functional.normalize(x, dim=-1), valid
+    x = patch_embeddings.float()
+    valid = valid_patches(x, patch_mask)
+    x = torch.where(valid[..., None], x, 0)
+    peak = x.detach().abs().amax(dim=-1, keepdim=True)
+    x = x / torch.where(peak > 0, peak, 1)  # squares neither over- nor underflow
+    # A vector's length is now at least 1, or 0: the floor of 1 keeps the gradient of zero vectors finite
+    return nn.functional.normalize(x, dim=-1, eps=1.0), valid
+
+
+def valid_patches(x: torch.Tensor, patch_mask: torch.Tensor | None = None) -> torch.BoolTensor:
+    """(B, N) bool: patches of x (B, N, D) that are finite and, where there is a mask (B, N), not padding."""
+    valid = x.isfinite().all(dim=-1)
+    return valid if patch_mask is None else valid & patch_mask.to(device=valid.device, dtype=torch.bool)
+
+
+def mean_length(x: torch.Tensor, valid: torch.BoolTensor) -> torch.Tensor:
+    """(B,) float32: mean length of the valid patches of each image of x (B, N, D)."""
+    lengths = torch.where(valid[..., None], x, 0).float().norm(dim=-1)
+    return lengths.sum(-1) / valid.sum(-1).clamp(min=1)
 
 
 def feature_scale(directions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """S (B,): the mean pairwise D2 of each image's unit vectors, which is twice their total variance."""
     count = valid.sum(-1).clamp(min=1)
-    mean_norm = directions.square().sum((-1, -2)) / count
+    mean_norm = directions.square().sum(-2).sum(-1) / count  # patches first: padding does not change a single bit
     mean_direction = directions.sum(-2) / count[:, None]
     return (2 * (mean_norm - mean_direction.square().sum(-1))).clamp(min=MIN_FEATURE_SCALE)
 
@@ -240,12 +259,16 @@ def resolve_scale(
     own = feature_scale(directions, valid)
     if scale is None:
         return own
+    if isinstance(scale, int | float) and scale < 0:
+        raise ValueError(f"scale must not be negative, got {scale}.")
     scale = torch.as_tensor(scale, dtype=own.dtype, device=own.device).expand_as(own)
     return torch.where(scale > 0, scale.clamp(min=MIN_FEATURE_SCALE), own)
 
 
 def _pairwise_distances(directions: torch.Tensor) -> torch.Tensor:
     """D2 (B, N, N), exactly symmetric with a zero diagonal and no round-off near zero."""
+    # Rows of whole cache lines: matrix products round by alignment, which must not depend on an image's place in a batch
+    directions = nn.functional.pad(directions, (0, -directions.shape[-1] % 16))
     gram = directions @ directions.transpose(1, 2)
     gram = torch.maximum(gram, gram.transpose(1, 2))
     norms = directions.square().sum(-1)
@@ -309,24 +332,49 @@ def _check_arguments(
 
 
 class TokenClustering(nn.Module):
-    """`cluster_tokens` (and soft masks) with the settings of a config and the encoder's calibrated feature scale.
+    """`cluster_tokens` (and soft masks) with the settings of a config and the encoder's calibrated scales.
 
-    The module has no parameters. Its buffer `feature_scale` is S of the encoder, 0 until `SetokModel.calibrate` sets it;
-    it is saved with the weights and never changes in training.
+    The module has no parameters. Its buffers are 0 until `SetokModel.calibrate` sets them, are saved with the weights and
+    never change in training: `feature_scale` is S of the encoder, `patch_norm` the mean length of its patch embeddings.
     """
 
     def __init__(self, config):
         super().__init__()
         self.config = config
         self.register_buffer("feature_scale", torch.zeros((), dtype=torch.float32))
+        self.register_buffer("patch_norm", torch.zeros((), dtype=torch.float32))
+
+    def _apply(self, fn, recurse: bool = True) -> "TokenClustering":
+        """Moves the buffers with the model but keeps them float32: S rounded to 8 bits would change the tokens."""
+        exact = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if buffer.dtype != torch.float32:
+                self._buffers[name] = exact[name].to(buffer.device)
+        return self
+
+    def clustering_features(self, patch_embeddings: torch.Tensor, patch_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The vectors whose directions are compared, (B, N, D) or (B, N, D + 1).
+
+        Where the encoder says "nothing here" by a short embedding, the direction of that embedding is noise. With
+        `config.background_norm` > 0 a constant channel of that many mean lengths is appended, so that short embeddings
+        point the same way.
+        """
+        if self.config.background_norm == 0:
+            return patch_embeddings
+        x = patch_embeddings.float()
+        own = mean_length(x.detach(), valid_patches(x, patch_mask))
+        length = self.config.background_norm * torch.where(self.patch_norm > 0, self.patch_norm, own)
+        return torch.cat([x, length[:, None, None].expand(-1, x.shape[1], 1)], dim=-1)
 
     def forward(
         self, patch_embeddings: torch.Tensor, patch_mask: torch.Tensor | None = None
     ) -> tuple[TokenClusters, torch.Tensor | None]:
         """Returns the clusters of (B, N, D) embeddings, and the soft masks (B, C + 1, N) where the config asks for them."""
         config = self.config
+        features = self.clustering_features(patch_embeddings, patch_mask)
         clusters = cluster_tokens(
-            patch_embeddings,
+            features,
             num_neighbors=config.num_neighbors,
             criterion=config.criterion,
             threshold=config.threshold,
@@ -340,7 +388,7 @@ class TokenClustering(nn.Module):
         if config.assignment_mode == "hard" and not (config.straight_through and self.training):
             return clusters, None
         soft_masks = soft_token_masks(
-            patch_embeddings,
+            features,
             clusters,
             scale=self.feature_scale,
             sharpness=config.soft_sharpness,

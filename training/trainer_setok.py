@@ -1,0 +1,191 @@
+"""The Trainer of stage 0: reconstruction, perceptual, adversarial and contrastive loss (Eq. 3)."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from processing import SetokImageProcessor, contact_sheet, draw_concept_tokens, side_by_side
+
+from .losses import AdversarialLoss
+
+
+ADVERSARIAL_STATE = "adversarial.pt"
+
+
+@dataclass
+class SetokTrainingArguments(TrainingArguments):
+    """Arguments of stage 0 beside those of `transformers.TrainingArguments`."""
+
+    remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads the rows' columns itself"})
+    perceptual_weight: float = field(default=0.0, metadata={"help": "weight of the perceptual loss"})
+    adversarial_weight: float = field(default=0.0, metadata={"help": "weight of the PatchGAN generator loss"})
+    adversarial_start_step: int = field(default=0, metadata={"help": "step from which the discriminator takes part"})
+    adversarial_learning_rate: float = field(default=1e-4, metadata={"help": "of the discriminator"})
+    lecam_weight: float = field(default=0.001, metadata={"help": "weight of LeCam regularisation"})
+    discriminator_width: int = field(default=128, metadata={"help": "channels of the discriminator's first stage"})
+    sample_images: int = field(default=4, metadata={"help": "pictures written at each evaluation"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("perceptual_weight", "adversarial_weight", "lecam_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+
+
+class SetokTrainer(Trainer):
+    """Trains `SetokForPreTraining`; logs every part of the loss by its name.
+
+    Args:
+        perceptual_loss: callable (reconstruction, target) -> scalar, needed where `args.perceptual_weight` > 0.
+        adversarial_loss: needed where `args.adversarial_weight` > 0; it has an optimizer of its own, and both are saved
+            in the checkpoints for an exact resume.
+        evaluate_fn: model -> metrics, called at each evaluation.
+        sample_images: pictures to tokenise and paint at each evaluation, written to `output_dir/samples`.
+    """
+
+    def __init__(
+        self,
+        *args,
+        perceptual_loss: Callable | None = None,
+        adversarial_loss: AdversarialLoss | None = None,
+        evaluate_fn: Callable[[torch.nn.Module], dict[str, float]] | None = None,
+        sample_images: Sequence[Image.Image] = (),
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.evaluate_fn = evaluate_fn
+        self.sample_images = list(sample_images)
+        self.perceptual_loss = perceptual_loss
+        if isinstance(perceptual_loss, torch.nn.Module):
+            perceptual_loss.to(self.args.device)
+        self.adversarial_loss = None
+        if adversarial_loss is not None:
+            optimizer = torch.optim.AdamW(
+                adversarial_loss.parameters(), lr=self.args.adversarial_learning_rate, betas=(0.5, 0.9)
+            )
+            self.adversarial_loss, self.adversarial_optimizer = self.accelerator.prepare(adversarial_loss, optimizer)
+        self._loss_parts: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(2, device=self.args.device))
+
+    # ---- the loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        parts = {"reconstruction_loss": outputs.reconstruction_loss, "contrastive_loss": outputs.contrastive_loss}
+        loss = outputs.loss
+        if outputs.reconstruction is not None:
+            reconstruction, target = outputs.reconstruction.float(), inputs["target_pixel_values"]
+            if self.args.perceptual_weight > 0:
+                parts["perceptual_loss"] = self.perceptual_loss(reconstruction, target)
+                loss = loss + self.args.perceptual_weight * parts["perceptual_loss"]
+            if self.adversarial_loss is not None and model.training:
+                adversarial = self.accelerator.unwrap_model(self.adversarial_loss)
+                weight = adversarial.weight(self.state.global_step)
+                if weight > 0:
+                    parts["generator_loss"] = adversarial.generator_loss(reconstruction)
+                    loss = loss + weight * parts["generator_loss"]
+                    self._painted = reconstruction.detach(), target
+            parts["num_tokens"] = outputs.setok_output.num_tokens.float().mean()
+        if model.training:
+            self._record(parts)
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """The generator's turn, then the discriminator's, whose gradient is accumulated over as many batches."""
+        self._painted = None
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._painted is None:
+            return loss
+        losses = self.adversarial_loss(*self._painted)
+        self.accelerator.backward(losses.loss)
+        if self.accelerator.sync_gradients:
+            self.adversarial_optimizer.step()
+            self.adversarial_optimizer.zero_grad()
+        self._record({"discriminator_loss": losses.hinge, "lecam_loss": losses.lecam})
+        return loss
+
+    def _record(self, parts: dict[str, torch.Tensor | None]) -> None:
+        """Adds the parts of the loss to the means that the next log shows."""
+        for name, part in parts.items():
+            if part is not None:
+                self._loss_parts[name] += torch.stack([part.detach().float(), torch.ones_like(part).float()])
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        if "loss" in logs:
+            for name, part in self._loss_parts.items():
+                total, count = self.accelerator.reduce(part, reduction="sum").tolist()
+                logs[name] = total / count
+            self._loss_parts.clear()
+        super().log(logs, *args, **kwargs)
+
+    # ---- evaluation
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Metrics of `evaluate_fn` on the main process, and sample pictures."""
+        metrics = {}
+        if self.is_world_process_zero():
+            model = self.accelerator.unwrap_model(self.model)
+            was_training = model.training
+            model.eval()
+            if self.evaluate_fn is not None:
+                metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluate_fn(model).items()}
+            if self.sample_images:
+                self._write_samples(model)
+            model.train(was_training)
+        self.accelerator.wait_for_everyone()
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def _write_samples(self, model) -> None:
+        processor: SetokImageProcessor = self.processing_class
+        pixel_values = processor(self.sample_images, return_tensors="pt")["pixel_values"].to(self.args.device)
+        outputs = model.setok(pixel_values)
+        painted = model.detokenize(outputs.last_hidden_state, outputs.token_mask)
+        painted = processor.postprocess(painted, target_sizes=[image.size[::-1] for image in self.sample_images])
+        rows = [
+            side_by_side(
+                [image, draw_concept_tokens(image, ids, outputs.grid_size), reconstruction],
+                ["original", f"{count} concept tokens", "painted back"],
+            )
+            for image, ids, count, reconstruction in zip(
+                self.sample_images, outputs.cluster_ids, outputs.num_tokens.tolist(), painted, strict=True
+            )
+        ]
+        folder = Path(self.args.output_dir) / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        contact_sheet(rows).save(folder / f"step-{self.state.global_step:06d}.png")
+
+    # ---- checkpoints
+
+    def _save_checkpoint(self, model, trial) -> None:
+        if self.adversarial_loss is not None and self.args.should_save:
+            # Before the rest, whose last file (the trainer's state) marks a checkpoint as complete
+            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            state = {
+                "loss": self.accelerator.unwrap_model(self.adversarial_loss).state_dict(),
+                "optimizer": self.adversarial_optimizer.state_dict(),
+            }
+            torch.save(state, folder / ADVERSARIAL_STATE)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.adversarial_loss is not None:
+            path = os.path.join(checkpoint, ADVERSARIAL_STATE)
+            if not os.path.isfile(path):
+                raise FileNotFoundError(
+                    f"{path} is missing: the checkpoint was made without an adversarial loss. Resume with "
+                    "adversarial_weight=0, or start a new run from its weights (model_name_or_path)."
+                )
+            state = torch.load(path, map_location=self.args.device, weights_only=True)
+            self.accelerator.unwrap_model(self.adversarial_loss).load_state_dict(state["loss"])
+            self.adversarial_optimizer.load_state_dict(state["optimizer"])
