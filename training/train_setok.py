@@ -1,6 +1,6 @@
 """Stage 0: trains SeTok. One YAML file holds a whole recipe; arguments after it take precedence.
 
-    accelerate launch training/train_setok.py training/recipes/setok_emoji_tiny.yaml [--max_steps 100 ...]
+accelerate launch training/train_setok.py training/recipes/setok_emoji_tiny.yaml [--max_steps 100 ...]
 """
 
 import logging
@@ -11,19 +11,25 @@ from pathlib import Path
 
 import torch
 import yaml
+from PIL import Image
 from transformers import AutoImageProcessor, HfArgumentParser, set_seed
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokModel
 from processing import SetokImageProcessor
 from training.concept_text import concept_text_features
-from training.data import EmojiScenes, SceneConfig, concept_names, load_hub_dataset, load_image_folder
-from training.data import load_image_folder_json
+from training.data import (
+    EmojiScenes,
+    SceneConfig,
+    concept_names,
+    load_hub_dataset,
+    load_image_folder,
+    load_image_folder_json,
+)
 from training.data.collator import SetokCollator
 from training.encoder_pretraining import SetokEncoderPretraining
 from training.evaluate_setok import Example, evaluate_setok
 from training.losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
-
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +61,8 @@ class ModelArguments:
 @dataclass
 class DataArguments:
     dataset: str = field(
-        default="emoji_scenes", metadata={"help": "'emoji_scenes', a folder (data.json + images/, or pictures), or Hub id"}
+        default="emoji_scenes",
+        metadata={"help": "'emoji_scenes', a folder (data.json + images/, or pictures), or Hub id"},
     )
     train_examples: int = field(default=100_000, metadata={"help": "EmojiScenes: number of training scenes"})
     eval_examples: int = field(default=200, metadata={"help": "scenes or images held out for evaluation"})
@@ -98,7 +105,9 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
         evaluate_fn=partial(evaluate_setok, image_processor=image_processor, examples=eval_examples)
         if painting
         else None,
-        sample_images=[_as_picture(example) for example in eval_examples[: training_args.sample_images]] if painting else (),
+        sample_images=[_as_picture(example) for example in eval_examples[: training_args.sample_images]]
+        if painting
+        else (),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     if painting:
@@ -224,7 +233,8 @@ def calibrate(model: SetokForPreTraining, rows, collator: SetokCollator, num_ima
     model.eval()
     count = min(num_images, len(rows))
     batches = (
-        collator([rows[i] for i in range(first, min(first + 32, count))])["pixel_values"] for first in range(0, count, 32)
+        collator([rows[i] for i in range(first, min(first + 32, count))])["pixel_values"]
+        for first in range(0, count, 32)
     )
     scale = model.setok.calibrate(batches)
     model.train(was_training)
@@ -242,9 +252,7 @@ def last_checkpoint(args: SetokTrainingArguments) -> str | None:
     return str(folders[-1]) if folders else None
 
 
-def _as_picture(example):
-    from PIL import Image
-
+def _as_picture(example) -> Image.Image:
     return example.image if isinstance(example.image, Image.Image) else Image.fromarray(example.image)
 
 

@@ -15,7 +15,6 @@ from processing import SetokImageProcessor, contact_sheet, draw_concept_tokens, 
 
 from .losses import AdversarialLoss
 
-
 ADVERSARIAL_STATE = "adversarial.pt"
 
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from training.train_setok import main, parse_arguments
 
-
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("setok_*.yaml"))
 
@@ -138,9 +137,7 @@ def test_accumulation_does_not_scale_the_loss(tmp_path):
     main([str(tiny_recipe(folder, max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=2))])
     second = losses(folder / "run")[0]
     assert whole.state.global_step == 1
-    assert second["loss"] == pytest.approx(
-        second["reconstruction_loss"] + second["contrastive_loss"], abs=2e-3
-    )
+    assert second["loss"] == pytest.approx(second["reconstruction_loss"] + second["contrastive_loss"], abs=2e-3)
     assert second["reconstruction_loss"] == pytest.approx(first["reconstruction_loss"], rel=0.05)
 
 
@@ -183,3 +180,53 @@ def test_two_processes_train_as_one(tmp_path):
     single, double = (load_file(folder / "run" / "model.safetensors") for folder in (one, two))
     for name, tensor in single.items():
         torch.testing.assert_close(double[name], tensor, rtol=1e-2, atol=1e-3)
+
+
+def test_own_pictures_and_a_pretrained_encoder(tmp_path):
+    """The path of a user's own data: a data.json folder, an encoder with its processor, one broken picture."""
+    from PIL import Image
+    from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
+
+    config = yaml.safe_load(tiny_recipe(tmp_path).read_text())["config"]
+    encoder = SiglipVisionModel(SiglipVisionConfig(**config.pop("vision_config"), vision_use_head=False))
+    encoder.save_pretrained(tmp_path / "encoder")
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "encoder")
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    rows = []
+    for i in range(12):
+        Image.new("RGB", (40 + i, 30), (20 * i, 90, 200)).save(images / f"{i}.png")
+        rows.append({"image": f"{i}.png", "labels": [["cat"], ["dog", "cat"], []][i % 3]})
+    (images / "3.png").write_bytes(b"not a picture")
+    (tmp_path / "data" / "data.json").write_text(json.dumps(rows))
+    options = {
+        "config": config, "dataset": str(tmp_path / "data"), "vision_model_name_or_path": str(tmp_path / "encoder"),
+        "eval_examples": 2, "max_steps": 2,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="3.png"):
+        main([str(tiny_recipe(tmp_path, **options))])
+    with pytest.warns(UserWarning, match="3.png"):
+        trainer = main([str(tiny_recipe(tmp_path, on_bad_rows="skip", **options))])
+    assert trainer.model.config.concept_names == ["cat", "dog"]
+    assert trainer.model.config.vision_config.model_type == "siglip_vision_model"
+    assert len(trainer.train_dataset) == 9
+    trained = trainer.model.setok.vision_encoder.state_dict()
+    moved = [not torch.equal(trained[name], start) for name, start in encoder.state_dict().items()]
+    assert any(moved), "the encoder is trained too"
+    assert {"loss", "reconstruction_loss", "contrastive_loss"} <= losses(tmp_path / "run")[0].keys()
+
+
+def test_an_encoder_from_scratch_then_all_of_setok(tmp_path):
+    main([str(tiny_recipe(tmp_path, encoder_only=True, max_steps=3))])
+    assert {"reconstruction_loss", "contrastive_loss"} <= losses(tmp_path / "run")[0].keys()
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert not any("pixel_head" in name for name in weights)
+    folder = tmp_path / "second"
+    folder.mkdir()
+    trainer = main(
+        [str(tiny_recipe(folder, model_name_or_path=str(tmp_path / "run"), config={"num_neighbors": 5}, max_steps=1))]
+    )
+    assert trainer.model.config.num_neighbors == 5
+    with pytest.raises(ValueError, match="num_neighbor"):
+        recipe = tiny_recipe(folder, model_name_or_path=str(tmp_path / "run"), config={"num_neighbor": 5})
+        main([str(recipe)])
