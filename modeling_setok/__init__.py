@@ -13,7 +13,6 @@ from .modeling_setok import (
 )
 from .token_clustering import TokenClusters, cluster_tokens, literal_token_masks, soft_token_masks
 
-
 AutoConfig.register(SetokConfig.model_type, SetokConfig, exist_ok=True)
 AutoModel.register(SetokConfig, SetokModel, exist_ok=True)
 AutoModelForPreTraining.register(SetokConfig, SetokForPreTraining, exist_ok=True)

@@ -17,7 +17,7 @@ def _check_at_least(name: str, value: float, least: float) -> None:
 
 @strict
 class SetokDetokenizerConfig(PreTrainedConfig):
-    """Configuration of [`SetokDetokenizer`] (§2.1 and Appendix D.1): mask tokens query the concept tokens, a CNN paints.
+    """Configuration of [`SetokDetokenizer`] (§2.1, Appendix D.1): mask tokens query the concept tokens, a CNN paints.
 
     The painted image has `grid_size * 2 ** (len(decoder_channels) - 1)` pixels on a side.
 

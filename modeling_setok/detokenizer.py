@@ -54,8 +54,8 @@ def _group_norm(channels: int) -> nn.GroupNorm:
 class SetokDetokenizer(PreTrainedModel):
     """Paints an image from a variable number of concept tokens.
 
-    A grid of copies of one learned mask token, told apart by 2D positions, attends to itself and to the concept tokens in
-    `num_hidden_layers` blocks; a CNN upsamples the grid to pixels.
+    A grid of copies of one learned mask token, told apart by 2D positions, attends to itself and to the concept tokens
+    in `num_hidden_layers` blocks; a CNN upsamples the grid to pixels.
     """
 
     config: SetokDetokenizerConfig

@@ -49,8 +49,8 @@ class SetokModelOutput(ModelOutput):
 class SetokForPreTrainingOutput(ModelOutput):
     """`loss` = alpha * `reconstruction_loss` + beta * `contrastive_loss` (Eq. 3), each () where its targets were given.
 
-    `reconstruction` (B, 3, S, S): the painted image, normalised as the target. `image_features` (B, P): unit length, V^I
-    of Eq. 5. `logits_per_image` (B, V): scaled similarity to every concept of the bank, where there is one.
+    `reconstruction` (B, 3, S, S): the painted image, normalised as the target. `image_features` (B, P): unit length,
+    V^I of Eq. 5. `logits_per_image` (B, V): scaled similarity to every concept of the bank, where there is one.
     `setok_output`: the tokens.
     """
 
@@ -74,7 +74,6 @@ class SetokPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _keep_in_fp32_modules_strict = ["token_clustering"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -93,8 +92,8 @@ class SetokPreTrainedModel(PreTrainedModel):
 class SetokModel(SetokPreTrainedModel):
     """Vision encoder, token clustering and token merger: pixels to concept tokens.
 
-    Any vision model of transformers that returns a sequence of patches (with or without prefix tokens such as CLS, which
-    are dropped) or a feature map can be the encoder.
+    Any vision model of transformers that returns a sequence of patches (with or without prefix tokens such as CLS,
+    which are dropped) or a feature map can be the encoder.
     """
 
     _keys_to_ignore_on_load_unexpected = [
@@ -112,7 +111,10 @@ class SetokModel(SetokPreTrainedModel):
         self.train()
 
     def train(self, mode: bool = True) -> "SetokModel":
-        """As ever, and freezes what tokens do not depend on (DDP refuses such parameters; loading makes them trainable)."""
+        """As ever, and freezes what the tokens do not depend on: DDP refuses parameters without gradient.
+
+        (In `__init__` alone it would be undone by `from_pretrained`, which makes all parameters trainable.)
+        """
         super().train(mode)
         for name, parameter in self.vision_encoder.named_parameters():
             if name.split(".", 1)[0] == "pooler" or name.endswith("mask_token"):
@@ -127,9 +129,10 @@ class SetokModel(SetokPreTrainedModel):
         """A SeTok around a pretrained vision encoder; merger and clustering start fresh.
 
         Args:
-            name: Hub id or folder of a vision model, or of a two-tower model (CLIP, SigLIP), whose vision half is taken.
-            config: the rest of SeTok; its `vision_config` is replaced. Default: the paper's, with `num_neighbors` scaled
-                to the encoder's grid.
+            name: Hub id or folder of a vision model, or of a two-tower model (CLIP, SigLIP), whose vision half is
+                taken.
+            config: the rest of SeTok; its `vision_config` is replaced. Default: the paper's, with `num_neighbors`
+                scaled to the encoder's grid.
             kwargs: passed to `AutoModel.from_pretrained` (revision, token, dtype, ...).
         """
         vision_config = AutoConfig.from_pretrained(name, **{k: v for k, v in kwargs.items() if k in HUB_ARGUMENTS})
@@ -160,7 +163,9 @@ class SetokModel(SetokPreTrainedModel):
         kwargs = {}
         if "interpolate_pos_encoding" in inspect.signature(self.vision_encoder.forward).parameters:
             kwargs["interpolate_pos_encoding"] = image_size != _image_size(config)
-        features = self.vision_encoder(pixel_values=pixel_values.to(self.vision_encoder.dtype), **kwargs).last_hidden_state
+        features = self.vision_encoder(
+            pixel_values=pixel_values.to(self.vision_encoder.dtype), **kwargs
+        ).last_hidden_state
         is_map = features.ndim == 4
         height, width = features.shape[-2:] if is_map else _grid_size(config, *image_size)
         if is_map:
@@ -169,8 +174,8 @@ class SetokModel(SetokPreTrainedModel):
             features = getattr(self.vision_encoder, POOLED_NORMS[config.model_type])(features)
         if features.shape[1] < height * width:
             raise ValueError(
-                f"The encoder {config.model_type} gave {features.shape[1]} tokens for a grid of {height} x {width} patches: "
-                "it merges patches, which SeTok cannot place. Use an encoder with one token per patch."
+                f"The encoder {config.model_type} gave {features.shape[1]} tokens for a grid of {height} x {width} "
+                "patches: it merges patches, which SeTok cannot place. Use an encoder with one token per patch."
             )
         return features[:, features.shape[1] - height * width :], (height, width)  # CLS and registers come first
 
@@ -190,9 +195,7 @@ class SetokModel(SetokPreTrainedModel):
         return features, grid
 
     @can_return_tuple
-    def forward(
-        self, pixel_values: torch.Tensor, patch_mask: torch.Tensor | None = None, **kwargs
-    ) -> SetokModelOutput:
+    def forward(self, pixel_values: torch.Tensor, patch_mask: torch.Tensor | None = None, **kwargs) -> SetokModelOutput:
         """
         Args:
             pixel_values: (B, 3, H, W) float, from the image processor.
@@ -241,7 +244,8 @@ class SetokModel(SetokPreTrainedModel):
         """Sets the feature scale S (and mean embedding length) of the clustering from images, and returns S.
 
         Call it once on some hundred images of the kind that the model is for, after the encoder is trained; S is saved
-        with the weights. Until then every image is measured by its own S, which cannot tell an empty image from a full one.
+        with the weights. Until then every image is measured by its own S, which cannot tell an empty image from a full
+        one.
 
         Args:
             images: pixel values (B, 3, H, W), or an iterable of such batches.
@@ -415,8 +419,8 @@ class SetokForPreTraining(SetokPreTrainedModel):
         """
         if text_features.shape != (len(names), self.config.text_feature_dim):
             raise ValueError(
-                f"text_features must be (len(names), text_feature_dim) = ({len(names)}, {self.config.text_feature_dim}), "
-                f"got {tuple(text_features.shape)}."
+                "text_features must be (len(names), text_feature_dim) = "
+                f"({len(names)}, {self.config.text_feature_dim}), got {tuple(text_features.shape)}."
             )
         self.config.concept_names = list(names)
         self.config.validate_concept_names()
@@ -436,7 +440,15 @@ class SetokForPreTraining(SetokPreTrainedModel):
 POOLED_NORMS = {"clip_vision_model": "post_layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
 # Text models that AutoModel does not know
 SIGLIP_TEXT_MODELS = {"siglip_text_model": SiglipTextModel, "siglip2_text_model": Siglip2TextModel}
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "trust_remote_code")
+HUB_ARGUMENTS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "token",
+    "revision",
+    "subfolder",
+    "trust_remote_code",
+)
 
 
 def _text_model(text_config) -> PreTrainedModel:

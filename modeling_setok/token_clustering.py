@@ -1,4 +1,4 @@
-"""Token clustering: patch embeddings are grouped by density peaks into a variable number of concepts (§2.1, Appendix C.1).
+"""Token clustering: density peaks group patch embeddings into a variable number of concepts (§2.1, Appendix C.1).
 
 The paper's Eqs. 1-2 put a similarity where density peaks need a distance, and leave the stop condition of Algorithm 1
 open. This file keeps the idea (seeds score high in density x distance-to-a-denser-patch, their number follows from the
@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-
 
 CRITERIA = {"relative": 1.0, "product": 0.5}  # name -> default threshold on the score
 RELATIVE_SCALE_WEIGHT = 0.25  # lambda: how far, in units of S, a seed must stand above the noise of its neighbourhood
@@ -71,7 +70,9 @@ def cluster_tokens(
     Raises:
         ValueError: an argument is out of range, or an image has no valid patch.
     """
-    _check_arguments(patch_embeddings, patch_mask, num_neighbors, criterion, assignment, max_tokens, fixed_tokens, token_order)
+    _check_arguments(
+        patch_embeddings, patch_mask, num_neighbors, criterion, assignment, max_tokens, fixed_tokens, token_order
+    )
     batch, num_patches, _ = patch_embeddings.shape
     threshold = CRITERIA[criterion] if threshold is None else threshold
     indices = torch.arange(num_patches, device=patch_embeddings.device)
@@ -188,10 +189,10 @@ def literal_token_masks(
 ) -> list[torch.Tensor]:
     """Algorithm 1 and Eqs. 1-2 to the letter, for the record: not usable as a tokenizer.
 
-    phi is a similarity, so Eq. 1 calls isolated patches dense; and sigmoid(phi - beta * s) stays within [0.27, 0.73], so
-    that the masks are nearly uniform and their number is a constant of `min_scope`. C of footnote 2 is `kernel_scale`,
-    and the loop stops when no patch has more than `min_scope` of its scope left, or at `max_masks` (the paper leaves
-    the stop condition open).
+    phi is a similarity, so Eq. 1 calls isolated patches dense; and sigmoid(phi - beta * s) stays within [0.27, 0.73],
+    so that the masks are nearly uniform and their number is a constant of `min_scope`. C of footnote 2 is
+    `kernel_scale`, and the loop stops when no patch has more than `min_scope` of its scope left, or at `max_masks` (the
+    paper leaves the stop condition open).
 
     Args:
         patch_embeddings: (N, D), one image.
@@ -252,9 +253,7 @@ def feature_scale(directions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor
     return (2 * (mean_norm - mean_direction.square().sum(-1))).clamp(min=MIN_FEATURE_SCALE)
 
 
-def resolve_scale(
-    scale: float | torch.Tensor | None, directions: torch.Tensor, valid: torch.Tensor
-) -> torch.Tensor:
+def resolve_scale(scale: float | torch.Tensor | None, directions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """S (B,): the given scale where it is set (non-zero), each image's own elsewhere."""
     own = feature_scale(directions, valid)
     if scale is None:
@@ -267,7 +266,7 @@ def resolve_scale(
 
 def _pairwise_distances(directions: torch.Tensor) -> torch.Tensor:
     """D2 (B, N, N), exactly symmetric with a zero diagonal and no round-off near zero."""
-    # Rows of whole cache lines: matrix products round by alignment, which must not depend on an image's place in a batch
+    # Rows of whole cache lines: a product's rounding depends on alignment, which differs over the images of a batch
     directions = nn.functional.pad(directions, (0, -directions.shape[-1] % 16))
     gram = directions @ directions.transpose(1, 2)
     gram = torch.maximum(gram, gram.transpose(1, 2))
@@ -334,8 +333,9 @@ def _check_arguments(
 class TokenClustering(nn.Module):
     """`cluster_tokens` (and soft masks) with the settings of a config and the encoder's calibrated scales.
 
-    The module has no parameters. Its buffers are 0 until `SetokModel.calibrate` sets them, are saved with the weights and
-    never change in training: `feature_scale` is S of the encoder, `patch_norm` the mean length of its patch embeddings.
+    The module has no parameters. Its buffers are 0 until `SetokModel.calibrate` sets them, are saved with the weights
+    and never change in training: `feature_scale` is S of the encoder, `patch_norm` the mean length of its patch
+    embeddings.
     """
 
     def __init__(self, config):
@@ -353,7 +353,9 @@ class TokenClustering(nn.Module):
                 self._buffers[name] = exact[name].to(buffer.device)
         return self
 
-    def clustering_features(self, patch_embeddings: torch.Tensor, patch_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def clustering_features(
+        self, patch_embeddings: torch.Tensor, patch_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The vectors whose directions are compared, (B, N, D) or (B, N, D + 1).
 
         Where the encoder says "nothing here" by a short embedding, the direction of that embedding is noise. With
@@ -370,7 +372,7 @@ class TokenClustering(nn.Module):
     def forward(
         self, patch_embeddings: torch.Tensor, patch_mask: torch.Tensor | None = None
     ) -> tuple[TokenClusters, torch.Tensor | None]:
-        """Returns the clusters of (B, N, D) embeddings, and the soft masks (B, C + 1, N) where the config asks for them."""
+        """Returns the clusters of (B, N, D) embeddings, and soft masks (B, C + 1, N) where the config asks for them."""
         config = self.config
         features = self.clustering_features(patch_embeddings, patch_mask)
         clusters = cluster_tokens(

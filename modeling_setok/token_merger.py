@@ -1,7 +1,7 @@
 """Token merger (§2.1): the patches of a cluster become one concept token.
 
-Patches, with 2D positions, pass an inner-cluster transformer that sees one cluster at a time; each cluster's mean is its
-token; an inter-cluster transformer relates the tokens of the image.
+Patches, with 2D positions, pass an inner-cluster transformer that sees one cluster at a time; each cluster's mean is
+its token; an inter-cluster transformer relates the tokens of the image.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class ClusterPacking:
     """The valid patches of a batch in one sequence, cluster after cluster, the largest cluster first.
 
     Computed once for all inner layers. `order` (T,) long: positions of the packed patches in the flattened (B * N)
-    batch. `cluster_ids` (1, T) long: cluster of each packed patch, unique over the batch. `sizes` (G,) long: patches per
-    cluster. `attention_mask`: the block mask of flex attention.
+    batch. `cluster_ids` (1, T) long: cluster of each packed patch, unique over the batch. `sizes` (G,) long: patches
+    per cluster. `attention_mask`: the block mask of flex attention.
     """
 
     order: torch.LongTensor
@@ -112,15 +112,14 @@ class TokenMerger(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns concept tokens (B, C, D), zero where there is none, and the token mask (B, C) bool.
 
-        `soft_masks` (B, C + 1, N) of `soft_token_masks`, if given: with `assignment_mode="soft"` they also make one more
-        token, of the patches that no seed claims; otherwise they carry the straight-through gradient.
+        `soft_masks` (B, C + 1, N) of `soft_token_masks`, if given: with `assignment_mode="soft"` they also make one
+        more token, of the patches that no seed claims; otherwise they carry the straight-through gradient.
         """
         soft = self.config.assignment_mode == "soft"
         token_mask = self._token_mask(clusters.num_tokens + soft, clusters.centers.shape[1] + soft)
         patches = patch_embeddings.masked_fill((clusters.cluster_ids < 0)[..., None], 0)  # padding may hold NaN
-        weights = (clusters.cluster_ids[:, None, :] == torch.arange(token_mask.shape[1], device=patches.device)[:, None]).to(
-            patches.dtype
-        )
+        slots = torch.arange(token_mask.shape[1], device=patches.device)
+        weights = (clusters.cluster_ids[:, None, :] == slots[:, None]).to(patches.dtype)
         if soft:
             weights = soft_masks.to(patches.dtype)
         elif soft_masks is not None:
@@ -139,8 +138,8 @@ class TokenMerger(nn.Module):
     ) -> torch.Tensor:
         """u_c (B, C, D): the inner-cluster transformer and the mean over each cluster's members.
 
-        `weights` (B, C, N) are the concept masks. Hard masks are zero outside the cluster, and nothing outside cluster c
-        reaches u_c.
+        `weights` (B, C, N) are the concept masks. Hard masks are zero outside the cluster, and nothing outside cluster
+        c reaches u_c.
         """
         batch, num_patches, _ = patches.shape
         config = self.config
@@ -201,7 +200,9 @@ class TokenMerger(nn.Module):
         (A mask multiplied onto the patches would have no effect: the layer norm in front of attention erases it.)
         """
         if self.config._attn_implementation not in ("sdpa", "eager"):
-            raise ValueError("Soft concept masks need an additive attention bias: use attn_implementation sdpa or eager.")
+            raise ValueError(
+                "Soft concept masks need an additive attention bias: use attn_implementation sdpa or eager."
+            )
         together = soft_masks.transpose(1, 2).float() @ soft_masks.float()
         # Padding shares no cluster with anyone: the floor leaves it a uniform attention instead of NaN
         return together.clamp(min=1e-12).log().to(soft_masks.dtype)[:, None]

@@ -1,4 +1,4 @@
-"""The transformer block that token merger and detokenizer share: pre-norm, 2D rotary positions, any attention backend."""
+"""The transformer block of token merger and detokenizer: pre-norm, 2D rotary positions, any attention backend."""
 
 import torch
 from torch import nn
@@ -16,8 +16,10 @@ def grid_positions(height: int, width: int, device: torch.device | None = None) 
 
 
 def rotary_angles(positions: torch.Tensor, dim: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines (N, dim) of axial 2D rotary positions (Heo et al., 2024): half the channel pairs turn with the row,
-    half with the column, at frequencies theta^(-k / (dim / 4))."""
+    """Cosines and sines (N, dim) of axial 2D rotary positions (Heo et al., 2024).
+
+    Half the channel pairs turn with the row, half with the column, at frequencies theta^(-k / (dim / 4)).
+    """
     frequencies = theta ** -(torch.arange(dim // 4, device=positions.device, dtype=torch.float32) / (dim // 4))
     angles = (positions[:, :, None] * frequencies).flatten(1)  # (N, dim / 2)
     angles = torch.cat([angles, angles], dim=-1)
@@ -124,11 +126,13 @@ class SetokBlock(GradientCheckpointingLayer):
         rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
         packing=None,
     ) -> torch.Tensor:
-        hidden_states = hidden_states + self.self_attn(
+        attended, _ = self.self_attn(
             self.self_attn_norm(hidden_states), attention_mask=attention_mask, rotary=rotary, packing=packing
-        )[0]
+        )
+        hidden_states = hidden_states + attended
         if context is not None:
-            hidden_states = hidden_states + self.cross_attn(
+            attended, _ = self.cross_attn(
                 self.cross_attn_norm(hidden_states), key_value_states=context, attention_mask=context_mask
-            )[0]
+            )
+            hidden_states = hidden_states + attended
         return hidden_states + self.mlp(self.mlp_norm(hidden_states))

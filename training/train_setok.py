@@ -110,14 +110,16 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
         else (),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
-    if painting:
-        calibrate(model, train_data, collator, model_args.calibration_images)
-        if eval_examples:
-            trainer.save_metrics("eval", trainer.evaluate(), combined=False)
-    else:
-        del model.pixel_head  # served its purpose
-    trainer.save_model()
     trainer.save_state()
+    if model_args.encoder_only:  # a vision encoder like any other: the `vision_model_name_or_path` of stage 0
+        if trainer.is_world_process_zero():
+            model.setok.vision_encoder.save_pretrained(training_args.output_dir)
+            image_processor.save_pretrained(training_args.output_dir)
+        return trainer
+    calibrate(model, train_data, collator, model_args.calibration_images)
+    if eval_examples:
+        trainer.save_metrics("eval", trainer.evaluate(), combined=False)
+    trainer.save_model()
     return trainer
 
 

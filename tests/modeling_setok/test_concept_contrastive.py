@@ -7,7 +7,6 @@ import torch
 
 from modeling_setok.concept_contrastive import concept_contrastive_loss, mean_token, unit
 
-
 FORMS = ["log_of_sum", "sum_of_logs"]
 
 

@@ -26,7 +26,12 @@ def test_defaults_are_the_papers_model():
     assert (vision.num_hidden_layers, vision.num_attention_heads, vision.intermediate_size) == (27, 16, 4304)
     assert vision.vision_use_head is False
     assert (config.hidden_size, config.num_inner_layers, config.num_inter_layers) == (512, 12, 8)
-    assert (config.num_neighbors, config.criterion, config.assignment, config.max_tokens) == (6, "relative", "chain", 64)
+    assert (config.num_neighbors, config.criterion, config.assignment, config.max_tokens) == (
+        6,
+        "relative",
+        "chain",
+        64,
+    )
     assert (config.assignment_mode, config.straight_through, config.threshold) == ("hard", False, None)
     assert (config.reconstruction_weight, config.contrastive_weight) == (1.0, 1.0)
     assert config.logit_scale_init == pytest.approx(torch.tensor(1 / 0.07).log().item(), abs=1e-4)

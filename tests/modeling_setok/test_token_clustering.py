@@ -9,7 +9,6 @@ import torch
 from modeling_setok import SetokConfig, TokenClusters, cluster_tokens, literal_token_masks, soft_token_masks
 from modeling_setok.token_clustering import TokenClustering, feature_scale, unit_directions
 
-
 MODES = [(criterion, assignment) for criterion in ("relative", "product") for assignment in ("chain", "nearest")]
 modes = pytest.mark.parametrize(("criterion", "assignment"), MODES)
 SIZES = [(1, 5), (10, 7), (64, 32), (256, 96), (729, 1152)]
@@ -183,7 +182,9 @@ def test_one_patch_and_fewer_patches_than_neighbors(criterion, assignment):
         few = cluster_tokens(x, num_neighbors=6, criterion=criterion, assignment=assignment)
         assert_is_partition(few, torch.ones(2, patches, dtype=torch.bool))
         for image in range(2):
-            ids, centers, scores = reference(x[image].double().numpy(), [True] * patches, criterion, assignment, 6, None)
+            ids, centers, scores = reference(
+                x[image].double().numpy(), [True] * patches, criterion, assignment, 6, None
+            )
             assert rows(few, image)[0].tolist() == ids.tolist()
             np.testing.assert_allclose(few.scores[image].numpy(), scores, atol=1e-5)
 

@@ -10,7 +10,6 @@ from modeling_setok import SetokConfig, SetokModel, TokenClusters, cluster_token
 from modeling_setok.token_merger import ClusterPacking, TokenMerger
 from modeling_setok.transformer import grid_positions, rotary_angles, rotate
 
-
 DIM = 12
 GRID = (4, 6)
 
