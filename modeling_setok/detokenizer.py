@@ -7,7 +7,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_setok import SetokDetokenizerConfig
-from .transformer import SetokBlock, grid_positions, rotary_angles, rotate
+from .transformer import SetokBlock, grid_positions, place_code, rotary_angles
 
 
 class ResidualBlock(nn.Module):
@@ -70,9 +70,14 @@ class SetokDetokenizer(PreTrainedModel):
 
     def __init__(self, config: SetokDetokenizerConfig, token_dim: int):
         super().__init__(config)
+        if token_dim % 4:
+            raise ValueError(f"token_dim must be a multiple of 4 (pairs of channels for two axes), got {token_dim}.")
         self.token_projection = nn.Linear(token_dim, config.hidden_size)
         self.mask_token = nn.Parameter(torch.empty(config.hidden_size))
-        self.position_embedding = nn.Parameter(torch.empty(config.hidden_size))
+        # In the space of the tokens, into which the merger writes their places in the same code
+        self.position_embedding = nn.Parameter(torch.empty(token_dim))
+        self.place_query = nn.Linear(token_dim, config.hidden_size, bias=False)
+        self.place_key = nn.Linear(token_dim, config.hidden_size, bias=False)
         self.layers = nn.ModuleList(SetokBlock(config, cross_attention=True) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pixel_decoder = PixelDecoder(config)
@@ -82,8 +87,21 @@ class SetokDetokenizer(PreTrainedModel):
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         if isinstance(module, SetokDetokenizer):
-            init_vector(module.mask_token)
-            init_vector(module.position_embedding)
+            init.normal_(module.mask_token, std=self.config.initializer_range)
+            init.normal_(module.position_embedding)
+            init.normal_(module.place_query.weight, std=1.5 * module.place_query.in_features**-0.5)
+            # Equal at first, so that a cell is nearest to the tokens that carry the code of its own place
+            init.copy_(module.place_key.weight, module.place_query.weight)
+
+    def placement(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (B, G * G, C) float32 of which token each cell of the grid belongs to; the lowest float on padding."""
+        grid_size = self.config.grid_size
+        code = place_code(self.position_embedding, grid_size, grid_size).to(tokens.dtype)
+        queries, keys = self.place_query(code), self.place_key(tokens)
+        logits = (queries @ keys.transpose(1, 2)).float() * queries.shape[-1] ** -0.5
+        if token_mask is None:
+            return logits
+        return logits.masked_fill(~token_mask[:, None, :], torch.finfo(logits.dtype).min)
 
     def forward(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -100,18 +118,14 @@ class SetokDetokenizer(PreTrainedModel):
             power = (tokens.detach().square() * real).sum() / (real.sum() * tokens.shape[-1]).clamp(min=1)
             tokens = tokens + config.token_noise * power.sqrt() * torch.randn_like(tokens)
         context = self.token_projection(tokens)
+        # Every cell starts from its place and the token that belongs there; attention then looks at all of them
+        shares = self.placement(tokens, token_mask).softmax(-1).to(context.dtype)
+        code = place_code(self.position_embedding, config.grid_size, config.grid_size).to(context.dtype)
+        grid = self.mask_token + nn.functional.linear(code, self.token_projection.weight) + shares @ context
         positions = grid_positions(config.grid_size, config.grid_size, device=tokens.device)
-        cos, sin = rotary_angles(positions, config.hidden_size, config.rope_theta)
-        grid = self.mask_token + rotate(self.position_embedding, cos, sin)
-        grid = grid.to(context.dtype).expand(len(tokens), -1, -1)
         rotary = rotary_angles(positions, config.hidden_size // config.num_attention_heads, config.rope_theta)
         context_mask = create_bidirectional_mask(config, grid, token_mask, encoder_hidden_states=context)
         for layer in self.layers:
             grid = layer(grid, context, context_mask=context_mask, rotary=rotary)
         grid = self.norm(grid).transpose(1, 2).unflatten(2, (config.grid_size, config.grid_size))
         return self.pixel_decoder(grid)
-
-
-def init_vector(parameter: nn.Parameter) -> None:
-    """Starts a lone vector that is added to activations; leaves it alone where it was loaded."""
-    init.normal_(parameter, mean=0.0, std=0.5)

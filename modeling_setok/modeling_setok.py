@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .concept_contrastive import concept_contrastive_loss, mean_token, unit
 from .configuration_setok import SetokConfig
-from .detokenizer import SetokDetokenizer, init_vector
+from .detokenizer import SetokDetokenizer
 from .token_clustering import TokenClustering, feature_scale, mean_length, unit_directions, valid_patches
 from .token_merger import TokenMerger
 
@@ -49,6 +49,7 @@ class SetokModelOutput(ModelOutput):
 class SetokForPreTrainingOutput(ModelOutput):
     """`loss` = alpha * `reconstruction_loss` + beta * `contrastive_loss` (Eq. 3), each () where its targets were given.
 
+    `placement_loss` () is a third term where `config.placement_weight` > 0.
     `reconstruction` (B, 3, S, S): the painted image, normalised as the target. `image_features` (B, P): unit length,
     V^I of Eq. 5. `logits_per_image` (B, V): scaled similarity to every concept of the bank, where there is one.
     `setok_output`: the tokens.
@@ -57,6 +58,7 @@ class SetokForPreTrainingOutput(ModelOutput):
     loss: torch.FloatTensor | None = None
     reconstruction_loss: torch.FloatTensor | None = None
     contrastive_loss: torch.FloatTensor | None = None
+    placement_loss: torch.FloatTensor | None = None
     reconstruction: torch.FloatTensor | None = None
     image_features: torch.FloatTensor | None = None
     logits_per_image: torch.FloatTensor | None = None
@@ -79,12 +81,14 @@ class SetokPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         if isinstance(module, TokenMerger) and module.use_positions:
-            init_vector(module.position_embedding)
+            init.normal_(module.position_embedding)
         elif isinstance(module, TokenClustering):
             init.zeros_(module.feature_scale)
             init.zeros_(module.patch_norm)
         elif isinstance(module, SetokForPreTraining):
             init.constant_(module.logit_scale, module.config.logit_scale_init)
+            if module.setok.token_merger.use_positions:  # painting starts with the places that the merger writes
+                init.copy_(module.detokenizer.position_embedding, module.setok.token_merger.position_embedding)
             if module.config.concept_names is not None:
                 init.zeros_(module.concept_features)
 
@@ -344,11 +348,17 @@ class SetokForPreTraining(SetokPreTrainedModel):
                     f"{tuple(reconstruction.shape)}: resize the targets to config.detokenizer_config.image_size."
                 )
             losses["reconstruction_loss"] = nn.functional.mse_loss(reconstruction.float(), target_pixel_values.float())
+            if config.placement_weight > 0:
+                losses["placement_loss"] = self.placement_loss(setok_output)
         if concept_labels is not None:
             losses["contrastive_loss"] = self.contrastive_loss(
                 image_features, concept_labels, concept_input_ids, concept_attention_mask
             )
-        weights = {"reconstruction_loss": config.reconstruction_weight, "contrastive_loss": config.contrastive_weight}
+        weights = {
+            "reconstruction_loss": config.reconstruction_weight,
+            "contrastive_loss": config.contrastive_weight,
+            "placement_loss": config.placement_weight,
+        }
         return SetokForPreTrainingOutput(
             loss=sum(weights[name] * loss for name, loss in losses.items()) if losses else None,
             **losses,
@@ -377,6 +387,14 @@ class SetokForPreTraining(SetokPreTrainedModel):
             image_features, texts, concept_labels, self.inverse_temperature, form=self.config.contrastive_form
         )
 
+    def placement_loss(self, setok_output: SetokModelOutput) -> torch.Tensor:
+        """Cross-entropy (), float32, of the detokenizer's placement with the clusters that the tokens were made of."""
+        size = self.config.detokenizer_config.grid_size
+        cluster_ids = setok_output.cluster_ids.unflatten(1, setok_output.grid_size)[:, None].float()
+        cells = nn.functional.interpolate(cluster_ids, size=(size, size), mode="nearest-exact").long().flatten(1)
+        logits = self.detokenizer.placement(setok_output.last_hidden_state, setok_output.token_mask)
+        return nn.functional.cross_entropy(logits.transpose(1, 2), cells, ignore_index=-1)
+
     def detokenize(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Paints images (B, 3, S, S) from concept tokens (B, C, D) with their mask (B, C)."""
         return self.detokenizer(tokens, token_mask)
@@ -402,7 +420,16 @@ class SetokForPreTraining(SetokPreTrainedModel):
             )
         with torch.no_grad():
             outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
-        return unit(self.text_projection(pooled_text(outputs, attention_mask)))
+        return unit(self.text_projection(self._pooled_text(outputs, attention_mask)))
+
+    def _pooled_text(self, outputs: ModelOutput, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """One vector per prompt: what the text tower of a contrastive model was trained to pool, the mean over the
+        tokens of any other encoder (BERT has a pooler too, but for another task)."""
+        if self.config.text_config.model_type.endswith("_text_model"):
+            return outputs.pooler_output
+        hidden_states = outputs.last_hidden_state
+        mask = torch.ones_like(hidden_states[..., 0]) if attention_mask is None else attention_mask
+        return mean_token(hidden_states, mask)
 
     def bank_features(self) -> torch.Tensor:
         """Unit-length features (V, P) of the concept bank, in the space of the projected tokens."""
@@ -454,15 +481,6 @@ HUB_ARGUMENTS = (
 def _text_model(text_config) -> PreTrainedModel:
     siglip = SIGLIP_TEXT_MODELS.get(text_config.model_type)
     return AutoModel.from_config(text_config) if siglip is None else siglip._from_config(text_config)
-
-
-def pooled_text(outputs: ModelOutput, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """The text encoder's own pooled output where it has one, the mean over its tokens otherwise."""
-    if getattr(outputs, "pooler_output", None) is not None:
-        return outputs.pooler_output
-    if attention_mask is None:
-        return outputs.last_hidden_state.mean(1)
-    return mean_token(outputs.last_hidden_state, attention_mask)
 
 
 def _patch_dim(vision_config) -> int:

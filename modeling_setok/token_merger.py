@@ -12,7 +12,7 @@ from torch import nn
 from transformers.masking_utils import create_bidirectional_mask
 
 from .token_clustering import TokenClusters
-from .transformer import SetokBlock, grid_positions, rotary_angles, rotate
+from .transformer import SetokBlock, grid_positions, place_code, rotary_angles
 
 
 @dataclass
@@ -147,8 +147,8 @@ class TokenMerger(nn.Module):
         rotary = None
         if self.use_positions:
             positions = grid_positions(*grid_size, device=patches.device)
-            cos, sin = rotary_angles(positions, config.hidden_size, config.rope_theta)
-            hidden_states = hidden_states + rotate(self.position_embedding, cos, sin).to(hidden_states.dtype)
+            code = place_code(self.position_embedding, *grid_size)
+            hidden_states = hidden_states + code.to(hidden_states.dtype)
             rotary = rotary_angles(positions, config.hidden_size // config.num_attention_heads, config.rope_theta)
 
         soft = config.assignment_mode == "soft"

@@ -7,6 +7,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
+# Of `place_code`: the image's side, and the ratio of the fastest channel's frequency (one radian per unit) to the slowest's.
+# The slowest turns by 90 degrees over an image, so that every channel tells places apart.
+IMAGE_EXTENT, PLACE_THETA = 16.0, 10.0
+
+
 def grid_positions(height: int, width: int, device: torch.device | None = None) -> torch.Tensor:
     """(height * width, 2) float32: row and column of every cell in reading order."""
     rows, columns = torch.meshgrid(
@@ -30,6 +35,16 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     """Turns channel pairs (k, k + dim/2) of x (..., N, dim) by the angles of each position; keeps x's dtype."""
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+
+
+def place_code(vector: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(height * width, dim) float32: `vector` (dim,), turned by each cell's place in the image.
+
+    Places are fractions of the image, so that the code means the same on grids of different size.
+    """
+    cells = torch.tensor([height, width], device=vector.device)
+    places = (grid_positions(height, width, device=vector.device) + 0.5) / cells * IMAGE_EXTENT
+    return rotate(vector.float(), *rotary_angles(places, vector.shape[-1], PLACE_THETA))
 
 
 def eager_attention_forward(

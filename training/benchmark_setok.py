@@ -20,7 +20,7 @@ from transformers import HfArgumentParser, set_seed
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokModel
 from modeling_setok.token_merger import TokenMerger
-from modeling_setok.transformer import grid_positions, rotary_angles, rotate
+from modeling_setok.transformer import grid_positions, place_code, rotary_angles
 
 REGIONS = 16
 
@@ -67,9 +67,7 @@ def merge_in_a_loop(
     config = merger.config
     positions = grid_positions(*grid_size, device=patches.device)
     hidden_states = merger.patch_projection(merger.patch_norm(patches))
-    hidden_states = hidden_states + rotate(
-        merger.position_embedding, *rotary_angles(positions, config.hidden_size, config.rope_theta)
-    )
+    hidden_states = hidden_states + place_code(merger.position_embedding, *grid_size)
     cos, sin = rotary_angles(positions, config.hidden_size // config.num_attention_heads, config.rope_theta)
     tokens = hidden_states.new_zeros(len(patches), int(cluster_ids.max()) + 1, config.hidden_size)
     for image, (image_states, ids) in enumerate(zip(hidden_states, cluster_ids, strict=True)):

@@ -183,7 +183,7 @@ def build_model(
         if args.vision_model_name_or_path is not None:
             setok = SetokModel.from_vision_pretrained(args.vision_model_name_or_path, config, dtype=torch.float32)
             model = SetokForPreTraining._from_config(setok.config, **attention)
-            model.setok.load_state_dict(setok.state_dict())
+            model.setok.vision_encoder.load_state_dict(setok.vision_encoder.state_dict())
             encoder_processor = AutoImageProcessor.from_pretrained(args.vision_model_name_or_path, backend="pil")
             image_processor = SetokImageProcessor.from_encoder(encoder_processor)
         else:

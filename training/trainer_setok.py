@@ -76,7 +76,8 @@ class SetokTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)
-        parts = {"reconstruction_loss": outputs.reconstruction_loss, "contrastive_loss": outputs.contrastive_loss}
+        names = ("reconstruction_loss", "contrastive_loss", "placement_loss")
+        parts = {name: getattr(outputs, name) for name in names}
         loss = outputs.loss
         if outputs.reconstruction is not None:
             reconstruction, target = outputs.reconstruction.float(), inputs["target_pixel_values"]

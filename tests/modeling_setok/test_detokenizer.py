@@ -5,6 +5,7 @@ import torch
 
 from modeling_setok import SetokDetokenizer, SetokDetokenizerConfig
 from modeling_setok.detokenizer import PixelDecoder
+from modeling_setok.transformer import place_code
 
 
 def make_detokenizer(attention: str = "sdpa", **settings) -> SetokDetokenizer:
@@ -14,7 +15,7 @@ def make_detokenizer(attention: str = "sdpa", **settings) -> SetokDetokenizer:
     }  # fmt: skip
     torch.manual_seed(3)
     return SetokDetokenizer._from_config(
-        SetokDetokenizerConfig(**settings), token_dim=10, attn_implementation=attention
+        SetokDetokenizerConfig(**settings), token_dim=12, attn_implementation=attention
     ).eval()
 
 
@@ -24,13 +25,13 @@ def make_detokenizer(attention: str = "sdpa", **settings) -> SetokDetokenizer:
 def test_image_size(grid_size, channels, image_size):
     model = make_detokenizer(grid_size=grid_size, decoder_channels=channels)
     assert model.config.image_size == image_size
-    assert model(torch.randn(2, 7, 10)).shape == (2, 3, image_size, image_size)
+    assert model(torch.randn(2, 7, 12)).shape == (2, 3, image_size, image_size)
 
 
 def test_padding_tokens_are_not_seen():
     """A row in a batch is the row alone, whatever stands in the padding."""
     model = make_detokenizer()
-    tokens = torch.randn(3, 6, 10)
+    tokens = torch.randn(3, 6, 12)
     token_mask = torch.arange(6) < torch.tensor([6, 1, 4])[:, None]
     images = model(tokens, token_mask)
     torch.testing.assert_close(model(tokens.masked_fill(~token_mask[..., None], 99.0), token_mask), images)
@@ -41,7 +42,7 @@ def test_padding_tokens_are_not_seen():
 
 def test_tokens_are_a_set_and_every_token_counts():
     model = make_detokenizer()
-    tokens = torch.randn(1, 6, 10)
+    tokens = torch.randn(1, 6, 12)
     image = model(tokens)
     torch.testing.assert_close(model(tokens[:, torch.randperm(6)]), image, rtol=0, atol=1e-5)
     for token in range(6):
@@ -54,14 +55,31 @@ def test_positions_tell_the_mask_tokens_apart():
     model = make_detokenizer(decoder_channels=[12], grid_size=4)
     grids = []
     model.pixel_decoder.register_forward_pre_hook(lambda module, inputs: grids.append(inputs[0]))
-    model(torch.randn(1, 3, 10))
+    model(torch.randn(1, 3, 12))
     cells = grids[0].flatten(2)[0].T
     distances = torch.cdist(cells, cells) + torch.eye(16)
     assert distances.min() > 1e-3
 
 
+def test_a_cell_starts_nearest_to_the_token_that_carries_its_place():
+    model = make_detokenizer(grid_size=4)
+    code = place_code(model.position_embedding, 4, 4)
+    placement = model.placement(code[None])
+    assert placement.shape == (1, 16, 16) and placement.dtype == torch.float32
+    assert placement[0].argmax(-1).tolist() == list(range(16))
+    token_mask = torch.arange(16)[None] < 5
+    shares = model.placement(code[None], token_mask).softmax(-1)
+    assert (shares[..., 5:] == 0).all()
+    torch.testing.assert_close(shares[0], placement[0, :, :5].softmax(-1) @ torch.eye(5, 16))
+
+
+def test_token_dimension_without_room_for_two_axes_is_refused():
+    with pytest.raises(ValueError, match="multiple of 4"):
+        SetokDetokenizer(SetokDetokenizerConfig(hidden_size=16, num_attention_heads=2), token_dim=10)
+
+
 def test_eager_is_sdpa():
-    tokens, token_mask = torch.randn(2, 5, 10), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    tokens, token_mask = torch.randn(2, 5, 12), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
     sdpa, eager = make_detokenizer("sdpa"), make_detokenizer("eager")
     assert eager.config._attn_implementation == "eager"
     torch.testing.assert_close(eager(tokens, token_mask), sdpa(tokens, token_mask), rtol=0, atol=1e-5)
@@ -69,7 +87,7 @@ def test_eager_is_sdpa():
 
 def test_noise_is_in_units_of_the_tokens_and_only_in_training():
     quiet, noisy = make_detokenizer(), make_detokenizer(token_noise=0.5)
-    tokens = 7 * torch.randn(64, 8, 10)
+    tokens = 7 * torch.randn(64, 8, 12)
     token_mask = torch.ones(64, 8, dtype=torch.bool)
     token_mask[:, 5:] = False
     tokens[:, 5:] = 1000.0  # padding does not count
@@ -96,5 +114,5 @@ def test_every_weight_is_initialised_and_trained():
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert model.mask_token.std() > 0.1
     assert float(model.layers[0].mlp.fc1.weight.detach().std()) == pytest.approx(0.02, rel=0.2)
-    model(torch.randn(2, 5, 10)).square().mean().backward()
+    model(torch.randn(2, 5, 12)).square().mean().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []

@@ -663,6 +663,9 @@ def test_text_encoder(text, tmp_path):
     torch.testing.assert_close(features.norm(dim=-1), torch.ones(6))
     again = model.get_text_features(input_ids.flatten(0, 1))  # no dropout in training, no mask is a mask of ones
     torch.testing.assert_close(again, features)
+    states = model.text_model(input_ids=input_ids.flatten(0, 1), attention_mask=attention_mask.flatten(0, 1))
+    pooled = states.pooler_output if text in ("clip", "siglip") else states.last_hidden_state.mean(1)
+    torch.testing.assert_close(features, unit(model.text_projection(pooled)))
 
     model.zero_grad()
     outputs = model(images(), concept_labels=labels, concept_input_ids=input_ids, concept_attention_mask=attention_mask)
@@ -734,3 +737,25 @@ def test_errors_of_pretraining():
 def test_trainer_divides_the_loss_by_accumulation_steps():
     """The loss is a mean over the batch; Trainer would believe otherwise from the signature of `forward`."""
     assert SetokForPreTraining.accepts_loss_kwargs is False
+
+
+def test_placement_loss_asks_each_cell_for_its_cluster():
+    model = SetokForPreTraining(tiny_config(placement_weight=0.5)).eval()
+    targets = torch.randn(2, 3, *[model.config.detokenizer_config.image_size] * 2)
+    outputs = model(images()[:2], target_pixel_values=targets)
+    setok, size = outputs.setok_output, model.config.detokenizer_config.grid_size
+    log_shares = model.detokenizer.placement(setok.last_hidden_state, setok.token_mask).log_softmax(-1)
+    height, width = setok.grid_size
+    rows = ((torch.arange(size) + 0.5) * height / size).long()
+    columns = ((torch.arange(size) + 0.5) * width / size).long()
+    cells = setok.cluster_ids.unflatten(1, setok.grid_size)[:, rows][:, :, columns].flatten(1)
+    expected = -log_shares.gather(2, cells[..., None]).mean()
+    torch.testing.assert_close(outputs.placement_loss, expected)
+    torch.testing.assert_close(outputs.loss, outputs.reconstruction_loss + 0.5 * outputs.placement_loss)
+
+
+def test_painting_starts_with_the_places_that_the_merger_writes():
+    model = SetokForPreTraining(tiny_config())
+    torch.testing.assert_close(
+        model.detokenizer.position_embedding, model.setok.token_merger.position_embedding, rtol=0, atol=0
+    )

@@ -8,7 +8,7 @@ from torch import nn
 
 from modeling_setok import SetokConfig, SetokModel, TokenClusters, cluster_tokens, soft_token_masks
 from modeling_setok.token_merger import ClusterPacking, TokenMerger
-from modeling_setok.transformer import grid_positions, rotary_angles, rotate
+from modeling_setok.transformer import grid_positions, place_code, rotary_angles, rotate
 
 DIM = 12
 GRID = (4, 6)
@@ -84,8 +84,7 @@ def slow_merge(merger: TokenMerger, patches: torch.Tensor, clusters: TokenCluste
             h = merger.patch_projection(merger.patch_norm(x[members]))
             cos = sin = None
             if merger.use_positions:
-                here = rotary_angles(positions[members], config.hidden_size, config.rope_theta)
-                h = h + rotate(merger.position_embedding, *here)
+                h = h + place_code(merger.position_embedding, *GRID)[members]
                 head_dim = config.hidden_size // config.num_attention_heads
                 cos, sin = rotary_angles(positions[members], head_dim, config.rope_theta)
             for layer in merger.inner_layers:
@@ -305,6 +304,17 @@ def test_axial_rotary_positions_are_relative_and_two_dimensional():
     assert (grid[0, 0, 1, 0] - grid[0, 0, 0, 1]).abs() > 1e-3  # down is not right
     torch.testing.assert_close(rotate(q, cos, sin).norm(dim=-1), q.norm().expand(35), rtol=0, atol=1e-5)
     assert rotate(q.bfloat16(), cos, sin).dtype == torch.bfloat16
+
+
+def test_place_code_means_the_same_on_every_grid():
+    vector = torch.randn(16)
+    fine, coarse = place_code(vector, 8, 12).view(8, 12, 16), place_code(vector, 4, 6).view(4, 6, 16)
+    similarity = torch.einsum("hwd,yxd->hwyx", coarse, fine) / vector.norm() ** 2
+    best = similarity.flatten(2).argmax(-1)
+    rows, columns = best // 12, best % 12
+    assert ((rows - 2 * torch.arange(4)[:, None] - 0.5).abs() <= 0.5).all()
+    assert ((columns - 2 * torch.arange(6) - 0.5).abs() <= 0.5).all()
+    torch.testing.assert_close(place_code(vector, 1, 1)[0].norm(), vector.norm())
 
 
 # ---------------------------------------------------------------------------------------------- soft masks

@@ -47,6 +47,8 @@ class Oracle(nn.Module):
             grid_size=(GRID, GRID),
         )
 
+    setok.token_clustering = SimpleNamespace(clustering_features=lambda patch_embeddings: patch_embeddings)
+
     def detokenize(self, tokens, token_mask):
         return self.pixel_values + 0.2  # pixels are in [-1, 1]
 
