@@ -102,8 +102,8 @@ class SetokConfig(PreTrainedConfig):
         contrastive_form: `"log_of_sum"`, Eqs. 5-6 as printed: the concepts of an image share one logarithm, so that one
             of them may stand for all. `"sum_of_logs"`: every concept has to be found.
         reconstruction_weight, contrastive_weight: alpha and beta of Eq. 3.
-        placement_weight: weight of a further loss, not in the paper: that a token tells the detokenizer which cells of its
-            grid it covers. 0 leaves it out. On a small budget, reconstruction alone paints nothing but the background.
+        placement_weight: weight of a further loss, not in the paper: that a token tells the detokenizer which cells of
+            its grid it covers. 0 leaves it out. On a small budget, reconstruction alone paints only the background.
         logit_scale_init: log of the initial inverse temperature.
     """
 

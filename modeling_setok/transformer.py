@@ -6,9 +6,8 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-
-# Of `place_code`: the image's side, and the ratio of the fastest channel's frequency (one radian per unit) to the slowest's.
-# The slowest turns by 90 degrees over an image, so that every channel tells places apart.
+# Of `place_code`: the image's side in units, and the ratio of the fastest channel's frequency (one radian per unit) to
+# the slowest's, which turns by about 90 degrees over an image, so that every channel tells places apart.
 IMAGE_EXTENT, PLACE_THETA = 16.0, 10.0
 
 
