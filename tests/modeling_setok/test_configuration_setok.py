@@ -53,10 +53,11 @@ def test_parameters_of_the_papers_model():
     assert count(model.setok.token_merger) == merger == 63_642_880
     assert count(model.setok.vision_encoder) == 412_987_248
     cross_attention = 4 * (512 * 512 + 512) + 2 * 512
-    blocks = 12 * (block + cross_attention) + 512 * 512 + 512 + 4 * 512
+    placement = 2 * 512 * 512
+    blocks = 12 * (block + cross_attention) + placement + 512 * 512 + 512 + 4 * 512
     assert count(model.detokenizer) == blocks + count(model.detokenizer.pixel_decoder)
     projections = 512 * 512 + 1152 * 512 + 1  # of tokens, of text, and the temperature
-    assert count(model) == sum(map(count, (model.setok, model.detokenizer))) + projections == 548_122_100
+    assert count(model) == sum(map(count, (model.setok, model.detokenizer))) + projections == 548_646_388
 
 
 def tiny_text() -> dict:

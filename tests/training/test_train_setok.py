@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoModel
 
 from training.train_setok import main, parse_arguments
 
@@ -219,14 +220,24 @@ def test_own_pictures_and_a_pretrained_encoder(tmp_path):
 def test_an_encoder_from_scratch_then_all_of_setok(tmp_path):
     main([str(tiny_recipe(tmp_path, encoder_only=True, max_steps=3))])
     assert {"reconstruction_loss", "contrastive_loss"} <= losses(tmp_path / "run")[0].keys()
-    weights = load_file(tmp_path / "run" / "model.safetensors")
-    assert not any("pixel_head" in name for name in weights)
+    encoder = AutoModel.from_pretrained(tmp_path / "run")
+    assert encoder.config.model_type == "siglip_vision_model"
     folder = tmp_path / "second"
     folder.mkdir()
-    trainer = main(
-        [str(tiny_recipe(folder, model_name_or_path=str(tmp_path / "run"), config={"num_neighbors": 5}, max_steps=1))]
-    )
+    options = {"vision_model_name_or_path": str(tmp_path / "run"), "learning_rate": 0.0, "max_steps": 1}
+    trainer = main([str(tiny_recipe(folder, **options))])
+    for name, tensor in trainer.model.setok.vision_encoder.state_dict().items():
+        torch.testing.assert_close(tensor, encoder.state_dict()[name], rtol=0, atol=0)
+
+
+def test_going_on_from_a_model_with_other_settings(tmp_path):
+    main([str(tiny_recipe(tmp_path, max_steps=1))])
+    folder = tmp_path / "second"
+    folder.mkdir()
+    start = {"model_name_or_path": str(tmp_path / "run"), "max_steps": 1}
+    config = {"num_neighbors": 5, "detokenizer_config": {"token_noise": 0.3}}
+    trainer = main([str(tiny_recipe(folder, config=config, **start))])
     assert trainer.model.config.num_neighbors == 5
-    with pytest.raises(ValueError, match="num_neighbor"):
-        recipe = tiny_recipe(folder, model_name_or_path=str(tmp_path / "run"), config={"num_neighbor": 5})
-        main([str(recipe)])
+    assert trainer.model.config.detokenizer_config.token_noise == 0.3
+    with pytest.raises(ValueError, match="num_neighbor is not"):
+        main([str(tiny_recipe(folder, config={"num_neighbor": 5}, **start))])
