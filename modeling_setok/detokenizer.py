@@ -93,11 +93,13 @@ class SetokDetokenizer(PreTrainedModel):
             # Equal at first, so that a cell is nearest to the tokens that carry the code of its own place
             init.copy_(module.place_key.weight, module.place_query.weight)
 
+    def _cell_code(self, dtype: torch.dtype) -> torch.Tensor:
+        """(G * G, token_dim): the code of each cell's place, in the space of the tokens."""
+        return place_code(self.position_embedding, self.config.grid_size, self.config.grid_size).to(dtype)
+
     def placement(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, G * G, C) float32 of which token each cell of the grid belongs to; the lowest float on padding."""
-        grid_size = self.config.grid_size
-        code = place_code(self.position_embedding, grid_size, grid_size).to(tokens.dtype)
-        queries, keys = self.place_query(code), self.place_key(tokens)
+        queries, keys = self.place_query(self._cell_code(tokens.dtype)), self.place_key(tokens)
         logits = (queries @ keys.transpose(1, 2)).float() * queries.shape[-1] ** -0.5
         if token_mask is None:
             return logits
@@ -120,8 +122,8 @@ class SetokDetokenizer(PreTrainedModel):
         context = self.token_projection(tokens)
         # Every cell starts from its place and the token that belongs there; attention then looks at all of them
         shares = self.placement(tokens, token_mask).softmax(-1).to(context.dtype)
-        code = place_code(self.position_embedding, config.grid_size, config.grid_size).to(context.dtype)
-        grid = self.mask_token + nn.functional.linear(code, self.token_projection.weight) + shares @ context
+        code = nn.functional.linear(self._cell_code(context.dtype), self.token_projection.weight)
+        grid = self.mask_token + code + shares @ context
         positions = grid_positions(config.grid_size, config.grid_size, device=tokens.device)
         rotary = rotary_angles(positions, config.hidden_size // config.num_attention_heads, config.rope_theta)
         context_mask = create_bidirectional_mask(config, grid, token_mask, encoder_hidden_states=context)
