@@ -1,9 +1,18 @@
-"""SeTok's models, registered with the Auto classes of transformers."""
+"""The models of SeTok and Setokim, registered with the Auto classes of transformers."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForPreTraining,
+)
 
 from .configuration_setok import SetokConfig, SetokDetokenizerConfig
+from .configuration_setokim import SetokimConfig, SetokimDiffusionConfig, SetokimMaskDecoderConfig
 from .detokenizer import SetokDetokenizer
+from .diffusion_head import DiffusionHead
+from .generation_setokim import SetokimGenerateOutput
+from .mask_decoder import MaskDecoder
 from .modeling_setok import (
     SetokForPreTraining,
     SetokForPreTrainingOutput,
@@ -11,13 +20,36 @@ from .modeling_setok import (
     SetokModelOutput,
     SetokPreTrainedModel,
 )
+from .modeling_setokim import (
+    SetokimCausalLMOutput,
+    SetokimForConditionalGeneration,
+    SetokimImageFeatures,
+    SetokimModel,
+    SetokimModelOutput,
+    SetokimPreTrainedModel,
+)
 from .token_clustering import TokenClusters, cluster_tokens, literal_token_masks, soft_token_masks
 
 AutoConfig.register(SetokConfig.model_type, SetokConfig, exist_ok=True)
 AutoModel.register(SetokConfig, SetokModel, exist_ok=True)
 AutoModelForPreTraining.register(SetokConfig, SetokForPreTraining, exist_ok=True)
+AutoConfig.register(SetokimConfig.model_type, SetokimConfig, exist_ok=True)
+AutoModel.register(SetokimConfig, SetokimModel, exist_ok=True)
+AutoModelForImageTextToText.register(SetokimConfig, SetokimForConditionalGeneration, exist_ok=True)
 
 __all__ = [
+    "DiffusionHead",
+    "MaskDecoder",
+    "SetokimCausalLMOutput",
+    "SetokimConfig",
+    "SetokimDiffusionConfig",
+    "SetokimForConditionalGeneration",
+    "SetokimGenerateOutput",
+    "SetokimImageFeatures",
+    "SetokimMaskDecoderConfig",
+    "SetokimModel",
+    "SetokimModelOutput",
+    "SetokimPreTrainedModel",
     "SetokConfig",
     "SetokDetokenizer",
     "SetokDetokenizerConfig",

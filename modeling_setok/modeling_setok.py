@@ -296,10 +296,12 @@ class SetokForPreTraining(SetokPreTrainedModel):
         self.train()
 
     def train(self, mode: bool = True) -> "SetokForPreTraining":
-        """As ever, but the text encoder stays frozen: without dropout and without gradient."""
+        """As ever, but what is frozen stays in eval mode: the text encoder always, SeTok where a stage freezes it."""
         super().train(mode)
         if self.text_model is not None:
             self.text_model.eval().requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.setok.parameters()):
+            self.setok.eval()
         return self
 
     def get_input_embeddings(self) -> nn.Module:

@@ -67,20 +67,24 @@ def eager_attention_forward(
 
 
 class SetokAttention(nn.Module):
-    """Multi-head attention of a sequence to itself or to `key_value_states`, with optional rotary positions."""
+    """Multi-head attention of a sequence to itself or to `key_value_states`, with optional rotary positions.
+
+    It runs at the width `inner_size`, by default that of the sequence.
+    """
 
     is_causal = False
     num_key_value_groups = 1
 
-    def __init__(self, config, hidden_size: int):
+    def __init__(self, config, hidden_size: int, inner_size: int | None = None):
         super().__init__()
+        inner_size = inner_size or hidden_size
         self.config = config
         self.num_heads = config.num_attention_heads
-        self.scaling = (hidden_size // self.num_heads) ** -0.5
-        self.q_proj = nn.Linear(hidden_size, hidden_size)
-        self.k_proj = nn.Linear(hidden_size, hidden_size)
-        self.v_proj = nn.Linear(hidden_size, hidden_size)
-        self.out_proj = nn.Linear(hidden_size, hidden_size)
+        self.scaling = (inner_size // self.num_heads) ** -0.5
+        self.q_proj = nn.Linear(hidden_size, inner_size)
+        self.k_proj = nn.Linear(hidden_size, inner_size)
+        self.v_proj = nn.Linear(hidden_size, inner_size)
+        self.out_proj = nn.Linear(inner_size, hidden_size)
 
     def forward(
         self,
@@ -89,12 +93,17 @@ class SetokAttention(nn.Module):
         attention_mask: torch.Tensor | None = None,
         rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
         packing=None,
+        value_states: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`packing` (a `ClusterPacking`) restricts attention to clusters of a packed sequence, in place of a mask."""
+        """`packing` (a `ClusterPacking`) restricts attention to clusters of a packed sequence, in place of a mask.
+
+        `value_states` are attended to in place of `key_value_states`, which then only say where to look.
+        """
         source = hidden_states if key_value_states is None else key_value_states
+        values = source if value_states is None else value_states
         query, key, value = (
             projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection, x in ((self.q_proj, hidden_states), (self.k_proj, source), (self.v_proj, source))
+            for projection, x in ((self.q_proj, hidden_states), (self.k_proj, source), (self.v_proj, values))
         )
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)

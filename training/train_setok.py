@@ -28,6 +28,7 @@ from training.data import (
 from training.data.collator import SetokCollator
 from training.encoder_pretraining import SetokEncoderPretraining
 from training.evaluate_setok import Example, evaluate_setok
+from training.freezing import train_only
 from training.losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
 
@@ -43,6 +44,9 @@ class ModelArguments:
     config: dict | None = field(default=None, metadata={"help": "values of SetokConfig that differ from its defaults"})
     encoder_only: bool = field(
         default=False, metadata={"help": "train only the encoder, from scratch (see encoder_pretraining.py)"}
+    )
+    trainable: list[str] | None = field(
+        default=None, metadata={"help": "parts to train, such as 'detokenizer'; all others are frozen. Default: all"}
     )
     attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa, flash_attention_2, flex_..."})
     text_model_name_or_path: str = field(
@@ -82,7 +86,10 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
         text_features = concept_text_features(names, model_args.text_model_name_or_path) if names else None
     model, image_processor = build_model(model_args, data_args, names, text_features)
     perceptual_loss = build_perceptual_loss(model_args, training_args, model)
+    if model_args.trainable is not None:
+        train_only(model, model_args.trainable)
     painting = not model_args.encoder_only
+    regrouping = painting and any(parameter.requires_grad for parameter in model.setok.parameters())
     collator = SetokCollator(
         image_processor,
         names,
@@ -90,7 +97,7 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
         target_size=model.config.detokenizer_config.image_size if painting else None,
     )
     checkpoint = last_checkpoint(training_args)
-    if painting and checkpoint is None:
+    if regrouping and checkpoint is None:
         calibrate(model, train_data, collator, model_args.calibration_images)
 
     trainer = SetokTrainer(
@@ -116,7 +123,8 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
             model.setok.vision_encoder.save_pretrained(training_args.output_dir)
             image_processor.save_pretrained(training_args.output_dir)
         return trainer
-    calibrate(model, train_data, collator, model_args.calibration_images)
+    if regrouping:  # a frozen SeTok keeps the tokens that others were trained on
+        calibrate(model, train_data, collator, model_args.calibration_images)
     if eval_examples:
         trainer.save_metrics("eval", trainer.evaluate(), combined=False)
     trainer.save_model()

@@ -1,0 +1,152 @@
+"""Configuration of Setokim: SeTok, a causal language model, the diffusion head and the mask decoder."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+from .configuration_setok import SetokConfig, _check_at_least, _check_choice
+
+
+@strict
+class SetokimDiffusionConfig(PreTrainedConfig):
+    """Configuration of [`DiffusionHead`] (§2.2, Appendix D.1).
+
+    Args:
+        hidden_size: width of the MLP.
+        num_residual_blocks: its depth; the paper's is 3.
+        num_train_timesteps, beta_schedule, prediction_type: of the noise schedule, as in `diffusers.DDIMScheduler`. The
+            velocity (`"v_prediction"`) is well conditioned at every timestep, so that few steps suffice.
+        num_inference_steps: default number of denoising steps of a visual token.
+        timesteps_per_token: noise levels at which each token of a training batch is denoised.
+        condition_dropout: share of training tokens denoised without their condition, for classifier-free guidance.
+    """
+
+    model_type = "setokim_diffusion"
+    base_config_key = "diffusion_config"
+
+    hidden_size: int = 1024
+    num_residual_blocks: int = 3
+    num_train_timesteps: int = 1000
+    beta_schedule: str = "squaredcos_cap_v2"
+    prediction_type: str = "v_prediction"
+    num_inference_steps: int = 50
+    timesteps_per_token: int = 4
+    condition_dropout: float = 0.1
+
+    def validate_values(self):
+        _check_choice("prediction_type", self.prediction_type, ("epsilon", "v_prediction", "sample"))
+        names = ("num_residual_blocks", "num_train_timesteps", "num_inference_steps", "timesteps_per_token")
+        for name in names:
+            _check_at_least(name, getattr(self, name), 1)
+        if self.hidden_size < 2 or self.hidden_size % 2:
+            raise ValueError(f"hidden_size must be even and positive, got {self.hidden_size}.")
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"condition_dropout must be in [0, 1), got {self.condition_dropout}.")
+
+
+@strict
+class SetokimMaskDecoderConfig(PreTrainedConfig):
+    """Configuration of [`MaskDecoder`] (Appendix D.1); the defaults are the size of SAM's.
+
+    Args:
+        hidden_size: width of patches and prompts.
+        num_hidden_layers: two-way blocks.
+        attention_downsample_rate: the attention between prompts and patches runs at this fraction of the width.
+        token_noise: standard deviation of Gaussian noise on the (unit variance) prompts in training, which makes the
+            decoder forgive tokens that the diffusion head sampled.
+    """
+
+    model_type = "setokim_mask_decoder"
+    base_config_key = "mask_decoder_config"
+
+    hidden_size: int = 256
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 8
+    attention_downsample_rate: int = 2
+    hidden_act: str = "relu"
+    layer_norm_eps: float = 1e-6
+    token_noise: float = 0.0
+
+    def validate_values(self):
+        for name in ("intermediate_size", "num_hidden_layers", "num_attention_heads", "attention_downsample_rate"):
+            _check_at_least(name, getattr(self, name), 1)
+        _check_at_least("token_noise", self.token_noise, 0)
+        if self.hidden_size % (8 * self.num_attention_heads * self.attention_downsample_rate):
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of 8 * num_attention_heads * "
+                f"attention_downsample_rate ({8 * self.num_attention_heads * self.attention_downsample_rate})."
+            )
+
+
+@strict
+class SetokimConfig(PreTrainedConfig):
+    """Configuration of [`SetokimForConditionalGeneration`]; the defaults are the paper's model (§3, Appendix D.1).
+
+    Args:
+        vision_config: SeTok with its detokenizer.
+        text_config: any causal language model of transformers; default the architecture of LLaMA-2-7B.
+        diffusion_config, mask_decoder_config: see [`SetokimDiffusionConfig`], [`SetokimMaskDecoderConfig`].
+        image_start_token_id, image_end_token_id: `[Img]` and `[/Img]`, around the visual tokens of an image.
+        image_token_id: `<image>`, in a prompt the place of a whole image, in the model's vocabulary a visual token.
+        mask_token_id: `<mask>`, in a training text the place of the visual tokens that a mask covers.
+        text_loss_weight, diffusion_loss_weight, mask_bce_weight, mask_dice_weight: of the parts of the loss.
+        projector_hidden_act: activation of the projector from visual tokens to the language model.
+    """
+
+    model_type = "setokim"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(config_class=SetokConfig),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", init_kwargs={"vocab_size": 32006}),
+        "diffusion_config": SubConfigSpec(config_class=SetokimDiffusionConfig),
+        "mask_decoder_config": SubConfigSpec(config_class=SetokimMaskDecoderConfig),
+    }
+    keys_to_ignore_at_inference = [
+        "past_key_values",
+        "hidden_states",
+        "attentions",
+        "last_hidden_state",
+        "text_loss",
+        "diffusion_loss",
+        "mask_loss",
+        "mask_logits",
+    ]
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    diffusion_config: dict | PreTrainedConfig | None = None
+    mask_decoder_config: dict | PreTrainedConfig | None = None
+
+    image_start_token_id: int = 32000
+    image_token_id: int = 32001
+    image_end_token_id: int = 32002
+    mask_token_id: int = 32003
+    text_loss_weight: float = 1.0
+    diffusion_loss_weight: float = 1.0
+    mask_bce_weight: float = 2.0
+    mask_dice_weight: float = 0.5
+    projector_hidden_act: str = "gelu"
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        # The language model's own setting counts: the embeddings that are tied are its
+        self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+
+    def validate_token_ids(self):
+        names = ("image_start_token_id", "image_token_id", "image_end_token_id", "mask_token_id")
+        ids = [getattr(self, name) for name in names]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"{', '.join(names)} must differ, got {ids}.")
+        vocab_size = self.text_config.vocab_size
+        if max(ids) >= vocab_size or min(ids) < 0:
+            raise ValueError(
+                f"The special tokens have ids {ids} but the language model's vocabulary has {vocab_size} entries: add "
+                "the tokens to the tokenizer and resize the embeddings (SetokimForConditionalGeneration.from_parts "
+                "does both)."
+            )
+
+    def validate_weights(self):
+        for name in ("text_loss_weight", "diffusion_loss_weight", "mask_bce_weight", "mask_dice_weight"):
+            _check_at_least(name, getattr(self, name), 0)

@@ -1,0 +1,617 @@
+"""Setokim (§2.2): a causal language model that reads, and writes, images as concept tokens.
+
+A prompt holds one `<image>` per image. The base model puts each image's visual tokens in its place, runs the language
+model over this expanded sequence, and hands back the hidden states of the compact positions (of an image: its last).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_setokim import SetokimConfig
+from .detokenizer import SetokDetokenizer
+from .diffusion_head import DiffusionHead
+from .generation_setokim import SetokimGenerationMixin
+from .mask_decoder import MaskDecoder, mask_losses
+from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput, _patch_dim
+from .tasks_setokim import SetokimTasksMixin
+
+
+@dataclass
+class SetokimImageFeatures(BaseModelOutputWithPooling):
+    """Visual tokens for every placeholder of a batch (`<image>` or `<mask>`), in reading order.
+
+    `pooler_output`: list of (n_i, hidden) embeddings for the language model. `visual_tokens`: list of (n_i, D) of unit
+    variance. For the masks alone: `mask_prompts` (M, C, D) and `mask_prompt_mask` (M, C), the visual tokens under them,
+    and `mask_images` (M,) long, the image that each belongs to. `setok_output`: of the images.
+    """
+
+    visual_tokens: list[torch.FloatTensor] | None = None
+    mask_prompts: torch.FloatTensor | None = None
+    mask_prompt_mask: torch.BoolTensor | None = None
+    mask_images: torch.LongTensor | None = None
+    setok_output: SetokModelOutput | None = None
+
+
+@dataclass
+class ExpandedSequence(ModelOutput):
+    """A batch in which every placeholder is repeated once per visual token, padded on the left.
+
+    `input_ids`, `attention_mask`, `position_ids` (B, T'). `compact_positions` (B, T): where each compact position ended
+    up, of a placeholder its last visual token. `source_positions` (B, T'): the compact position that each came from.
+    `hidden_states` (B, T', hidden): of the language model, once it ran.
+    """
+
+    input_ids: torch.LongTensor | None = None
+    attention_mask: torch.LongTensor | None = None
+    position_ids: torch.LongTensor | None = None
+    compact_positions: torch.LongTensor | None = None
+    source_positions: torch.LongTensor | None = None
+    hidden_states: torch.FloatTensor | None = None
+
+
+def expand_placeholders(
+    input_ids: torch.LongTensor,
+    attention_mask: torch.Tensor | None,
+    is_placeholder: torch.BoolTensor,
+    counts: torch.LongTensor,
+    image_token_id: int,
+) -> ExpandedSequence:
+    """Repeats each placeholder of a batch (B, T) as often as `counts` (P,), in reading order, says."""
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    repeats = torch.ones_like(input_ids)
+    repeats[is_placeholder] = counts
+    ends = repeats.cumsum(1)
+    lengths = ends[:, -1:]
+    total = int(lengths.max())
+    shift = total - lengths  # left padding
+    positions = torch.arange(total, device=input_ids.device) - shift
+    source = torch.searchsorted(ends, positions.contiguous(), right=True).clamp(max=input_ids.shape[1] - 1)
+    mask = attention_mask.gather(1, source) * (positions >= 0)
+    ids = input_ids.gather(1, source).masked_fill(is_placeholder.gather(1, source), image_token_id)
+    return ExpandedSequence(
+        input_ids=ids.masked_fill(positions < 0, 0),  # whatever stands on padding, it must not look like an image
+        attention_mask=mask,
+        position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
+        compact_positions=ends - 1 + shift,
+        source_positions=source,
+    )
+
+
+@dataclass
+class SetokimModelOutput(ModelOutput):
+    """`last_hidden_state` (B, T, hidden), at the compact positions. `past_key_values`, `hidden_states` and `attentions`
+    are the language model's, over the expanded sequence. `expanded`: that sequence, and `image_features`: what stands
+    in it, where the prompt had images."""
+
+    last_hidden_state: torch.FloatTensor | None = None
+    past_key_values: object | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    expanded: ExpandedSequence | None = None
+    image_features: SetokimImageFeatures | None = None
+
+
+@dataclass
+class SetokimCausalLMOutput(ModelOutput):
+    """`loss` () is the weighted sum of `text_loss`, `diffusion_loss` and `mask_loss`, each () where the labels or masks
+    have something for it. `logits` (B, T, V) and `last_hidden_state` (B, T, hidden) are at the compact positions.
+    `mask_logits` (M, 4h, 4w): of each mask."""
+
+    loss: torch.FloatTensor | None = None
+    text_loss: torch.FloatTensor | None = None
+    diffusion_loss: torch.FloatTensor | None = None
+    mask_loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    past_key_values: object | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    mask_logits: torch.FloatTensor | None = None
+
+
+class SetokimPreTrainedModel(PreTrainedModel):
+    config: SetokimConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, SetokimModel):
+            init.zeros_(module.token_mean)
+            init.ones_(module.token_std)
+        elif isinstance(module, DiffusionHead):
+            init.normal_(module.null_condition, std=self.config.initializer_range)
+            for block in module.blocks:  # every block starts as the identity, the whole as zero
+                init.zeros_(block.modulation.weight)
+                init.zeros_(block.modulation.bias)
+            for layer in (module.modulation_out, module.linear_out):
+                init.zeros_(layer.weight)
+                init.zeros_(layer.bias)
+
+
+class VisualProjector(nn.Module):
+    """Visual tokens (..., D) to embeddings of the language model (..., hidden)."""
+
+    def __init__(self, config: SetokimConfig):
+        super().__init__()
+        hidden_size = config.text_config.hidden_size
+        self.linear1 = nn.Linear(config.vision_config.hidden_size, hidden_size)
+        self.activation = ACT2FN[config.projector_hidden_act]
+        self.linear2 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.linear2(self.activation(self.linear1(tokens.to(self.linear1.weight.dtype))))
+
+
+class SetokimModel(SetokimPreTrainedModel):
+    """SeTok, the projector and the language model without its head."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^detokenizer\.", r"^diffusion_head\.", r"^mask_decoder\."]
+
+    def __init__(self, config: SetokimConfig):
+        super().__init__(config)
+        self.setok = SetokModel(config.vision_config)
+        self.multi_modal_projector = VisualProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        token_dim = config.vision_config.hidden_size
+        self.register_buffer("token_mean", torch.zeros(token_dim))
+        self.register_buffer("token_std", torch.ones(token_dim))
+        self.post_init()
+        self.train()
+
+    def train(self, mode: bool = True) -> "SetokimModel":
+        """As ever, but a frozen SeTok stays in eval mode: its tokens are the same in training and after."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.setok.parameters()):
+            self.setok.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def normalize_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """SeTok's concept tokens (..., D) to visual tokens of zero mean and unit variance."""
+        return (tokens.float() - self.token_mean.float()) / self.token_std.float()
+
+    def denormalize_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The inverse of `normalize_tokens`."""
+        return tokens.float() * self.token_std.float() + self.token_mean.float()
+
+    @torch.no_grad()
+    def calibrate(self, images) -> None:
+        """Sets the mean and standard deviation of the concept tokens from pixel values (B, 3, H, W), or an iterable of
+        such batches. Call it once, with some hundred images, before training; both are saved with the weights."""
+        batches = [images] if isinstance(images, torch.Tensor) else images
+        training = self.setok.training
+        self.setok.eval()
+        outputs = (self.setok(batch.to(self.device)) for batch in batches)
+        tokens = [output.last_hidden_state[output.token_mask].float() for output in outputs]
+        self.setok.train(training)
+        if not tokens:
+            raise ValueError("calibrate() needs at least one batch of images.")
+        tokens = torch.cat(tokens)
+        self.token_mean.copy_(tokens.mean(0))
+        self.token_std.copy_(tokens.std(0).clamp(min=1e-3))
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.LongTensor | None = None,
+        masks: torch.Tensor | None = None,
+        **kwargs,
+    ) -> SetokimImageFeatures:
+        """Visual tokens of images (I, 3, H, W), and, with `input_ids` and `masks`, of every placeholder of a batch.
+
+        Args:
+            input_ids: (B, T), compact.
+            masks: (M, H, W) in [0, 1], one per `<mask>`, in reading order; each belongs to the image before it.
+        """
+        setok_output = self.setok(pixel_values)
+        tokens = self.normalize_tokens(setok_output.last_hidden_state)
+        token_mask, features = setok_output.token_mask, {}
+        if input_ids is not None and bool((input_ids == self.config.mask_token_id).any()):
+            images, is_mask = self._images_of_placeholders(input_ids, len(pixel_values))
+            if masks is None or len(masks) != int(is_mask.sum()):
+                raise ValueError(
+                    f"The text has {int(is_mask.sum())} <mask> but {0 if masks is None else len(masks)} masks were "
+                    "given: pass one (H, W) mask for each."
+                )
+            mask_images = images[is_mask]
+            covered = self._covered_tokens(setok_output, mask_images, masks)
+            tokens, token_mask = tokens[images], token_mask[images]
+            token_mask = token_mask.clone()
+            token_mask[is_mask] = covered
+            features = {
+                "mask_prompts": tokens[is_mask],
+                "mask_prompt_mask": covered,
+                "mask_images": mask_images,
+            }
+        counts = token_mask.sum(1).tolist()
+        flat = tokens[token_mask]
+        return SetokimImageFeatures(
+            pooler_output=list(self.multi_modal_projector(flat).split(counts)),
+            visual_tokens=list(flat.split(counts)),
+            setok_output=setok_output,
+            **features,
+        )
+
+    def _images_of_placeholders(
+        self, input_ids: torch.LongTensor, num_images: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each placeholder (P,) in reading order its image, and whether it is a `<mask>`."""
+        is_image, is_mask = input_ids == self.config.image_token_id, input_ids == self.config.mask_token_id
+        if int(is_image.sum()) != num_images:
+            raise ValueError(
+                f"Image features and image tokens do not match, tokens: {int(is_image.sum())}, features: {num_images}."
+            )
+        seen = is_image.flatten().cumsum(0).unflatten(0, input_ids.shape)  # images up to here, over the whole batch
+        before = nn.functional.pad(seen[:-1, -1], (1, 0))[:, None]  # in the rows above
+        if bool((is_mask & (seen == before)).any()):
+            raise ValueError("A <mask> needs an image before it in its text: the one that it is a mask of.")
+        placeholders = is_image | is_mask
+        return seen[placeholders] - 1, is_mask[placeholders]
+
+    def _covered_tokens(self, outputs: SetokModelOutput, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """(M, C) bool: the tokens whose cluster lies mostly inside each mask, at least the one that it covers most."""
+        inside = nn.functional.adaptive_avg_pool2d(masks[:, None].float(), outputs.grid_size).flatten(1)  # (M, N)
+        clusters = self.setok.concept_masks(outputs)[images].flatten(2)  # (M, C, N)
+        overlap = torch.einsum("mcn,mn->mc", clusters, inside)
+        token_mask = outputs.token_mask[images]
+        mostly = (overlap > 0.5 * clusters.sum(2)) & token_mask
+        most = nn.functional.one_hot(overlap.masked_fill(~token_mask, -1).argmax(1), overlap.shape[1]).bool()
+        return torch.where(mostly.any(1, keepdim=True), mostly, most)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values=None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        masks: torch.Tensor | None = None,
+        mm_encoder_outputs: dict | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> SetokimModelOutput:
+        """
+        Args:
+            input_ids: (B, T), with one `<image>` per image; with `mm_encoder_outputs`, also expanded.
+            attention_mask: (B, T), 0 on padding.
+            pixel_values: (I, 3, H, W), the batch's images in reading order.
+            masks: (M, H, W), the batch's masks in reading order.
+            mm_encoder_outputs: {"image": what `get_image_features` returned}, in place of `pixel_values`.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give either input_ids or inputs_embeds.")
+        features, expanded = None, None
+        if inputs_embeds is None:
+            features = self._features(input_ids, pixel_values, masks, mm_encoder_outputs)
+            if features is not None:
+                expanded = self._expand(input_ids, attention_mask, features)
+            if expanded is not None:
+                if position_ids is not None and position_ids.shape != expanded.position_ids.shape:
+                    raise ValueError("position_ids cannot be given for a prompt whose images are yet to be expanded.")
+                input_ids, attention_mask, position_ids = (
+                    expanded.input_ids,
+                    expanded.attention_mask,
+                    expanded.position_ids,
+                )
+            inputs_embeds = self._embed(input_ids, features)
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        if expanded is not None:
+            expanded.hidden_states = hidden_states
+            index = expanded.compact_positions[..., None].expand(-1, -1, hidden_states.shape[-1])
+            hidden_states = hidden_states.gather(1, index)
+        return SetokimModelOutput(
+            last_hidden_state=hidden_states,
+            past_key_values=outputs.get("past_key_values"),
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+            expanded=expanded,
+            image_features=features,
+        )
+
+    def _features(self, input_ids, pixel_values, masks, mm_encoder_outputs) -> SetokimImageFeatures | None:
+        features = (mm_encoder_outputs or {}).get("image")
+        if pixel_values is None:
+            if features is None and masks is not None and len(masks):
+                raise ValueError("masks were given without pixel_values: pass the images that they belong to.")
+            return features
+        if features is not None:
+            raise ValueError("Pass pixel_values or mm_encoder_outputs, not both.")
+        return self.get_image_features(pixel_values, input_ids=input_ids, masks=masks, return_dict=True)
+
+    def _expand(self, input_ids, attention_mask, features) -> ExpandedSequence | None:
+        """The expanded sequence of a compact prompt; `None` for one that is expanded already."""
+        is_placeholder = (input_ids == self.config.image_token_id) | (input_ids == self.config.mask_token_id)
+        counts = [len(tokens) for tokens in features.pooler_output]
+        found = int(is_placeholder.sum())
+        if found != len(counts):
+            if found == sum(counts):
+                return None
+            raise ValueError(
+                f"Image features and image tokens do not match, tokens: {found}, features: {len(counts)}: the text "
+                "needs one <image> for each image."
+            )
+        if attention_mask is not None and attention_mask.ndim != 2:
+            raise ValueError("With images, attention_mask must be (batch, length).")
+        counts = torch.tensor(counts, device=input_ids.device)
+        return expand_placeholders(input_ids, attention_mask, is_placeholder, counts, self.config.image_token_id)
+
+    def _embed(self, input_ids: torch.LongTensor, features: SetokimImageFeatures | None) -> torch.Tensor:
+        inputs_embeds = self.get_input_embeddings()(input_ids)
+        is_visual = input_ids == self.config.image_token_id
+        if features is not None:
+            visual = torch.cat(features.pooler_output).to(inputs_embeds)
+            return inputs_embeds.masked_scatter(is_visual[..., None], visual)
+        if bool(is_visual.any()):
+            raise ValueError(
+                f"Image features and image tokens do not match, tokens: {int(is_visual.sum())}, features: 0: the text "
+                "has <image> but there are no pixel_values."
+            )
+        if self.training:  # the projector takes part in every step, so that no process waits for another
+            idle = self.multi_modal_projector(self.token_mean.new_zeros(1, len(self.token_mean)))
+            inputs_embeds = inputs_embeds + 0 * idle.sum().to(inputs_embeds)
+        return inputs_embeds
+
+
+class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin, SetokimPreTrainedModel):
+    """Setokim with its heads: text, visual tokens (diffusion), images (detokenizer) and masks (mask decoder)."""
+
+    accepts_loss_kwargs = False  # the losses are means over a batch: Trainer divides them by the accumulation steps
+
+    def __init__(self, config: SetokimConfig):
+        super().__init__(config)
+        self.model = SetokimModel(config)
+        text_config, vision_config = config.text_config, config.vision_config
+        self.lm_head = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
+        self.detokenizer = SetokDetokenizer(vision_config.detokenizer_config, token_dim=vision_config.hidden_size)
+        self.diffusion_head = DiffusionHead(config.diffusion_config, vision_config.hidden_size, text_config.hidden_size)
+        self.mask_decoder = MaskDecoder(
+            config.mask_decoder_config, _patch_dim(vision_config.vision_config), vision_config.hidden_size
+        )
+        self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{_embedding_name(self.model)}.weight"}
+        self.post_init()
+        self.train()
+
+    def train(self, mode: bool = True) -> "SetokimForConditionalGeneration":
+        """As ever, but what a stage froze stays in eval mode."""
+        super().train(mode)
+        for part in (self.model.setok, self.detokenizer, self.mask_decoder):
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        return self
+
+    @classmethod
+    def from_parts(cls, setok: SetokForPreTraining, language_model: PreTrainedModel, processor, **kwargs):
+        """A Setokim of trained parts; projector, diffusion head and mask decoder start fresh.
+
+        Embeddings for the processor's new tokens are added, and tied ones stay tied. Call `model.calibrate` before
+        training. The parts' weights are taken over, not copied.
+
+        Args:
+            setok: trained SeTok.
+            language_model: any causal language model whose head is a linear map, such as `AutoModelForCausalLM` loads.
+            processor: a `SetokimProcessor` around that model's tokenizer (see its `from_parts`).
+            kwargs: values of `SetokimConfig`, such as `diffusion_config={"hidden_size": 512}`.
+
+        Raises:
+            ValueError: the language model changes its logits after the head, or has an input or head of another kind.
+        """
+        vocab_size = max(len(processor.tokenizer), language_model.config.get_text_config().vocab_size)
+        if vocab_size > language_model.get_input_embeddings().num_embeddings:
+            language_model.resize_token_embeddings(vocab_size)
+        _check_linear_head(language_model)
+        ids = ("image_start_token_id", "image_token_id", "image_end_token_id", "mask_token_id")
+        config = SetokimConfig(
+            vision_config=setok.config,
+            text_config=language_model.config,
+            **{name: getattr(processor, name) for name in ids},
+            **kwargs,
+        )
+        with torch.device("meta"):
+            model = cls(config)
+        for part in (model.model.multi_modal_projector, model.diffusion_head, model.mask_decoder):
+            part.to_empty(device=language_model.device)
+            part.apply(getattr(part, "_init_weights", model._init_weights))
+            part.to(language_model.dtype)
+        token_dim = config.vision_config.hidden_size
+        model.model.token_mean = torch.zeros(token_dim, device=language_model.device)
+        model.model.token_std = torch.ones(token_dim, device=language_model.device)
+        model.model.setok = setok.setok.to(language_model.device)
+        model.detokenizer = setok.detokenizer.to(language_model.device)
+        model.model.language_model = language_model.base_model
+        model.lm_head = language_model.get_output_embeddings()
+        model.tie_weights()
+        model.generation_config = language_model.generation_config
+        model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+        model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+        return model.eval()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.lm_head = value
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> SetokimImageFeatures:
+        """See `SetokimModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    def calibrate(self, images) -> None:
+        """See `SetokimModel.calibrate`."""
+        self.model.calibrate(images)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values=None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        masks: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        mm_encoder_outputs: dict | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> SetokimCausalLMOutput:
+        """
+        Args:
+            input_ids, attention_mask, pixel_values, masks, mm_encoder_outputs: see `SetokimModel.forward`.
+            labels: (B, T), the ids to predict, -100 elsewhere. An `<image>` or `<mask>` that keeps its id is a target:
+                its visual tokens are learned by the diffusion head, their number by the text loss.
+            logits_to_keep: only the last so many positions (0: all), or those of a tensor of indices.
+        """
+        if labels is not None and input_ids is None:
+            raise ValueError("labels need input_ids, which say where the images are.")
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            masks=masks,
+            mm_encoder_outputs=mm_encoder_outputs,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        losses, mask_logits = {}, None
+        if labels is not None:
+            losses = self._language_losses(outputs, labels)
+            losses["mask_loss"], mask_logits = self._mask_loss(outputs.image_features, masks)
+            loss = sum(self._weighted(name, value) for name, value in losses.items() if value is not None)
+            if self.training:
+                loss = loss + self._idle(losses, outputs.last_hidden_state)
+            losses["loss"] = loss
+        return SetokimCausalLMOutput(
+            **losses,
+            logits=self.lm_head(outputs.last_hidden_state[:, keep]),
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            mask_logits=mask_logits,
+        )
+
+    def _language_losses(self, outputs: SetokimModelOutput, labels: torch.LongTensor) -> dict:
+        """Text loss over the expanded sequence, and diffusion loss of the visual tokens that are targets in it."""
+        image_token_id, expanded = self.config.image_token_id, outputs.expanded
+        hidden_states = outputs.last_hidden_state
+        if expanded is not None:
+            hidden_states = expanded.hidden_states
+            labels = labels.gather(1, expanded.source_positions).masked_fill(expanded.attention_mask == 0, -100)
+            labels = labels.masked_fill(labels == self.config.mask_token_id, image_token_id)
+        before, targets = hidden_states[:, :-1], labels[:, 1:].to(hidden_states.device)
+        losses = {"text_loss": None, "diffusion_loss": None}
+        counted = targets != -100
+        if bool(counted.any()):
+            logits = self.lm_head(before[counted])
+            losses["text_loss"] = nn.functional.cross_entropy(logits.float(), targets[counted])
+        is_target = targets == image_token_id
+        if bool(is_target.any()):
+            if expanded is None:
+                raise ValueError("The labels ask for an image, but there are no pixel_values of it.")
+            if bool((labels[:, 0] == image_token_id).any()):
+                raise ValueError("An image cannot come first in a text: its first visual token has nothing before it.")
+            visual_tokens = torch.cat(outputs.image_features.visual_tokens)
+            visual_labels = labels[expanded.input_ids == image_token_id]  # one for each visual token
+            tokens = visual_tokens[visual_labels == image_token_id]
+            losses["diffusion_loss"] = self.diffusion_head.loss(tokens, before[is_target])
+        return losses
+
+    def _mask_loss(self, features: SetokimImageFeatures | None, masks: torch.Tensor | None) -> tuple:
+        if features is None or features.get("mask_prompts") is None:
+            return None, None
+        logits = self.mask_decoder(
+            features.setok_output.patch_embeddings[features.mask_images],
+            features.setok_output.grid_size,
+            features.mask_prompts,
+            features.mask_prompt_mask,
+        )
+        cross_entropy, dice = mask_losses(logits, masks.to(logits.device))
+        return self.config.mask_bce_weight * cross_entropy + self.config.mask_dice_weight * dice, logits
+
+    def _weighted(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        weights = {"text_loss": self.config.text_loss_weight, "diffusion_loss": self.config.diffusion_loss_weight}
+        return weights.get(name, 1.0) * value
+
+    def _idle(self, losses: dict, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Zero, computed with the heads that this batch has nothing for: so all take part in every step, and no process
+        waits for the gradients of another."""
+        idle = hidden_states.new_zeros(())
+        token_dim = self.config.vision_config.hidden_size
+        if losses["diffusion_loss"] is None:
+            tokens = hidden_states.new_zeros(1, token_dim)
+            idle = idle + 0 * self.diffusion_head.loss(tokens, hidden_states[:1, 0])
+        if losses["mask_loss"] is None:
+            patches = hidden_states.new_zeros(1, 1, self.mask_decoder.patch_projection.in_features)
+            prompts = hidden_states.new_zeros(1, 1, token_dim)
+            present = torch.ones(1, 1, dtype=torch.bool, device=hidden_states.device)
+            idle = idle + 0 * self.mask_decoder(patches, (1, 1), prompts, present).sum()
+        return idle
+
+
+def _embedding_name(model: SetokimModel) -> str:
+    """Path of the input embedding within the language model, which differs between families."""
+    embedding = model.language_model.get_input_embeddings()
+    return next(name for name, module in model.language_model.named_modules() if module is embedding)
+
+
+@torch.no_grad()
+def _check_linear_head(language_model: PreTrainedModel) -> None:
+    """Raises unless logits = head(hidden state): then the language model inside Setokim answers as it did alone."""
+    head = language_model.get_output_embeddings()
+    message = f"{type(language_model).__name__} cannot be Setokim's language model: "
+    if type(head) is not nn.Linear or head.bias is not None:
+        raise ValueError(f"{message}its output head must be a linear layer without bias, got {head}.")
+    training = language_model.training
+    language_model.eval()
+    ids = torch.arange(4, device=language_model.device)[None] % head.out_features
+    hidden = language_model.base_model(input_ids=ids).last_hidden_state
+    same = torch.equal(head(hidden), language_model(input_ids=ids).logits.to(hidden.dtype))
+    language_model.train(training)
+    if not same:
+        raise ValueError(f"{message}it changes its logits after the output head (scaling or capping).")

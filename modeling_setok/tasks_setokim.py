@@ -1,0 +1,105 @@
+"""What users do with a Setokim, each in one call: caption, ask, generate, edit, segment.
+
+Every function takes one input or a list of them, and gives one result or a list; keywords go to `generate`.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+CAPTION_REQUEST = "Describe the picture."
+SEGMENT_REQUEST = "Segment {}."
+
+
+class SetokimTasksMixin:
+    """Tasks of a `SetokimForConditionalGeneration`; `processor` is its `SetokimProcessor`, images are PIL images."""
+
+    def caption(self, processor, images, request: str = CAPTION_REQUEST, max_new_tokens: int = 128, **kwargs):
+        """A description (str) of an image; or of each of a list."""
+        single, images = _as_list(images)
+        texts = self._answer(processor, [([image], request) for image in images], max_new_tokens, **kwargs)
+        return texts[0] if single else texts
+
+    def ask(self, processor, images, questions, max_new_tokens: int = 128, **kwargs):
+        """The answer (str) to a question about an image, or about several: then the image is a list of them. For a
+        list of questions, `images` is a list with an entry for each; an entry without pictures is `None`."""
+        single, questions = _as_list(questions)
+        pairs = list(zip([images] if single else images, questions, strict=True))
+        prompts = [(_as_list(image)[1] if image is not None else [], question) for image, question in pairs]
+        texts = self._answer(processor, prompts, max_new_tokens, **kwargs)
+        return texts[0] if single else texts
+
+    def generate_image(self, processor, prompts, max_new_tokens: int | None = None, **kwargs):
+        """A PIL image painted from a description, such as "Draw: a red car on a plain blue background."."""
+        single, prompts = _as_list(prompts)
+        images = self._paint(processor, [([], prompt) for prompt in prompts], max_new_tokens, **kwargs)
+        return images[0] if single else images
+
+    def edit_image(self, processor, images, instructions, max_new_tokens: int | None = None, **kwargs):
+        """The image (PIL) as an instruction changes it, at the detokenizer's size."""
+        single, images = _as_list(images)
+        _, instructions = _as_list(instructions)
+        pairs = [([image], instruction) for image, instruction in zip(images, instructions, strict=True)]
+        edited = self._paint(processor, pairs, max_new_tokens, **kwargs)
+        return edited[0] if single else edited
+
+    def segment(self, processor, images, expressions, max_new_tokens: int | None = None, **kwargs):
+        """Mask (H, W) bool, a numpy array of the image's own size, of what an expression such as "the dog" refers to.
+
+        Where the model answers without visual tokens, the mask is empty.
+        """
+        single, images = _as_list(images)
+        _, expressions = _as_list(expressions)
+        pairs = [
+            ([image], SEGMENT_REQUEST.format(expression)) for image, expression in zip(images, expressions, strict=True)
+        ]
+        visual_tokens = self._visual_answers(processor, pairs, max_new_tokens, **kwargs)
+        masks = [np.zeros((image.height, image.width), dtype=bool) for image in images]
+        found = [i for i, tokens in enumerate(visual_tokens) if tokens is not None]
+        if found:
+            pixel_values = processor.image_processor([images[i] for i in found], return_tensors="pt")["pixel_values"]
+            logits = self.predict_masks(pixel_values, [visual_tokens[i] for i in found])
+            for i, mask in zip(found, logits, strict=True):
+                size = (images[i].height, images[i].width)
+                resized = nn.functional.interpolate(mask[None, None], size=size, mode="bilinear", align_corners=False)
+                masks[i] = (resized[0, 0] > 0).cpu().numpy()
+        return masks[0] if single else masks
+
+    def _inputs(self, processor, prompts: list[tuple[list, str]], answer_starts: str = ""):
+        """Inputs of a batch of user turns, (images, text) each, padded on the left."""
+        conversations = [
+            [{"role": "user", "content": [*({"type": "image"} for _ in images), {"type": "text", "text": text}]}]
+            for images, text in prompts
+        ]
+        texts = [
+            processor.apply_chat_template(conversation, add_generation_prompt=True) + answer_starts
+            for conversation in conversations
+        ]
+        images = [image for images, _ in prompts for image in images]
+        return processor(images=images or None, text=texts, padding=True, padding_side="left", return_tensors="pt").to(
+            self.device
+        )
+
+    def _answer(self, processor, prompts, max_new_tokens: int, **kwargs) -> list[str]:
+        inputs = self._inputs(processor, prompts)
+        sequences = self.generate(**inputs, max_new_tokens=max_new_tokens, **kwargs)
+        answers = sequences[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in processor.batch_decode(answers, skip_special_tokens=True)]
+
+    def _visual_answers(self, processor, prompts, max_new_tokens, **kwargs) -> list[torch.Tensor | None]:
+        """The visual tokens (n, D) of the first image in each answer. The answer is made to begin with an image."""
+        limit = kwargs.get("max_visual_tokens") or self.config.vision_config.max_tokens
+        inputs = self._inputs(processor, prompts, answer_starts=processor.image_start_token)
+        output = self.generate(
+            **inputs, max_new_tokens=max_new_tokens or limit + 2, return_dict_in_generate=True, **kwargs
+        )
+        return [images[0] if images else None for images in output.visual_tokens]
+
+    def _paint(self, processor, prompts, max_new_tokens, **kwargs) -> list:
+        visual_tokens = self._visual_answers(processor, prompts, max_new_tokens, **kwargs)
+        return processor.image_processor.postprocess(self.decode_images(visual_tokens))
+
+
+def _as_list(value) -> tuple[bool, list]:
+    """Whether it was a single one, and the list."""
+    return (False, list(value)) if isinstance(value, (list, tuple)) else (True, [value])
