@@ -97,7 +97,7 @@ class SetokimConfig(PreTrainedConfig):
     model_type = "setokim"
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(config_class=SetokConfig),
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", init_kwargs={"vocab_size": 32006}),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", init_kwargs={"vocab_size": 32007}),
         "diffusion_config": SubConfigSpec(config_class=SetokimDiffusionConfig),
         "mask_decoder_config": SubConfigSpec(config_class=SetokimMaskDecoderConfig),
     }

@@ -1,12 +1,21 @@
-"""Image processor and pictures of concept tokens. Importing registers the processor with `AutoImageProcessor`."""
+"""Processors and pictures of concept tokens. Importing registers the processors with the Auto classes."""
 
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, AutoProcessor
 
-from modeling_setok import SetokConfig
+from modeling_setok import SetokConfig, SetokimConfig
 
 from .image_processing_setok import SetokImageProcessor
+from .processing_setokim import SetokimProcessor
 from .visualization import contact_sheet, draw_concept_tokens, side_by_side, token_colors
 
 AutoImageProcessor.register(SetokConfig, image_processor_classes={"pil": SetokImageProcessor}, exist_ok=True)
+AutoProcessor.register(SetokimConfig, SetokimProcessor, exist_ok=True)
 
-__all__ = ["SetokImageProcessor", "contact_sheet", "draw_concept_tokens", "side_by_side", "token_colors"]
+__all__ = [
+    "SetokImageProcessor",
+    "SetokimProcessor",
+    "contact_sheet",
+    "draw_concept_tokens",
+    "side_by_side",
+    "token_colors",
+]

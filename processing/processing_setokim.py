@@ -1,0 +1,222 @@
+"""Chat messages with images and masks to the inputs of Setokim."""
+
+import copy
+import os
+from collections import Counter
+from typing import Any
+
+from transformers import BatchFeature, PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import ImageInput
+from transformers.processing_utils import ProcessorMixin
+
+IMAGE_START, IMAGE, IMAGE_END, MASK = "[Img]", "<image>", "[/Img]", "<mask>"
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+PAD = "<|pad|>"
+SPECIAL_TOKENS = (IMAGE_START, IMAGE, IMAGE_END, MASK, TURN_START, TURN_END)
+
+# ChatML. What the model is to say, with the end of its turn, stands inside `generation`.
+CHAT_TEMPLATE = """\
+{%- macro write(content) -%}
+    {%- if content is string -%}
+        {{- content -}}
+    {%- else -%}
+        {%- for part in content -%}
+            {%- if part.type == 'text' -%}
+                {{- part.text -}}
+            {%- elif part.type == 'image' -%}
+                {{- '[Img]<image>[/Img]' -}}
+            {%- elif part.type == 'mask' -%}
+                {{- '[Img]<mask>[/Img]' -}}
+            {%- else -%}
+                {{- raise_exception("A part of a message has the type text, image or mask, got: " ~ part) -}}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+{%- endmacro -%}
+
+{%- for message in messages -%}
+    {%- if message.role not in ('system', 'user', 'assistant') -%}
+        {{- raise_exception("The role of a message is system, user or assistant, got: " ~ message.role) -}}
+    {%- endif -%}
+    {{- '<|im_start|>' + message.role + '\\n' -}}
+    {%- if message.role == 'assistant' -%}
+        {%- generation -%}
+            {{- write(message.content) + '<|im_end|>' -}}
+        {%- endgeneration -%}
+    {%- else -%}
+        {{- write(message.content) + '<|im_end|>' -}}
+    {%- endif -%}
+    {{- '\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}
+"""
+
+
+class SetokimProcessor(ProcessorMixin):
+    """
+    Processor of Setokim: an image processor, a tokenizer and the chat template that joins them.
+
+    `processor.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)` is the usual
+    way in. A message is `{"role": "system" | "user" | "assistant", "content": ...}`; its content is a string or a list
+    of the parts
+
+    - `{"type": "text", "text": str}`;
+    - `{"type": "image", "image": picture}` (or `"url"`, `"path"`, `"base64"`), in user and assistant turns;
+    - `{"type": "mask"}`, in an assistant turn: the visual tokens of what a mask covers (training only).
+
+    An image becomes `[Img]<image>[/Img]`, ONE `<image>` whatever the number of its visual tokens, which only the model
+    knows; a mask becomes `[Img]<mask>[/Img]`.
+
+    `processor(images, text)` takes texts that the template has written, and all their images in reading order over the
+    batch, nested in any way. It returns, as tensors and padded on the tokenizer's side (left, the side for generation):
+
+    - `input_ids`, `attention_mask`: (B, T) int64; no special token is added to the text, the template has them all;
+    - `pixel_values`: (number of images, 3, H, W) float32, if there are images.
+
+    The keywords of tokenizer and image processor (`padding`, `truncation`, `max_length`, ...) override the defaults.
+
+    Args:
+        image_processor: e.g. [`SetokImageProcessor`].
+        tokenizer: fast, with a pad token and the special tokens `[Img]`, `<image>`, `[/Img]`, `<mask>`,
+            `<|im_start|>`, `<|im_end|>`; [`SetokimProcessor.from_parts`] adds them to any other.
+        chat_template: by default ChatML; a replacement must write images and masks in the same way.
+
+    Raises:
+        ValueError: a tokenizer without these tokens; another number of images than of `<image>`, an `<image>` or
+            `<mask>` that does not stand between `[Img]` and `[/Img]`, or a truncation that cuts off any of the three.
+    """
+
+    text_kwargs = {"add_special_tokens": False, "padding": True, "return_tensors": "pt", "return_token_type_ids": False}
+    image_token = IMAGE
+
+    def __init__(
+        self,
+        image_processor: BaseImageProcessor,
+        tokenizer: PreTrainedTokenizerBase,
+        chat_template: str | None = None,
+    ):
+        missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.added_tokens_encoder]
+        missing += ["a pad token"] if tokenizer.pad_token is None else []
+        if missing:
+            raise ValueError(
+                f"The tokenizer lacks {', '.join(missing)}; SetokimProcessor.from_parts(image_processor, tokenizer) "
+                "adds what is missing."
+            )
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or _chat_template(tokenizer))
+
+    @classmethod
+    def from_parts(cls, image_processor: BaseImageProcessor, tokenizer: PreTrainedTokenizerBase) -> "SetokimProcessor":
+        """
+        Join an image processor and the fast tokenizer of any language model. The processor gets a copy of the
+        tokenizer with the special tokens and the pad token that it lacks, `<|im_end|>` as its end of sequence, and left
+        padding. The language model's embeddings must then be resized to `len(processor.tokenizer)`.
+        """
+        tokenizer = copy.deepcopy(tokenizer)
+        new = [token for token in SPECIAL_TOKENS if token not in tokenizer.all_special_tokens]
+        tokenizer.add_special_tokens({"extra_special_tokens": new}, replace_extra_special_tokens=False)
+        if tokenizer.pad_token is None:
+            tokenizer.add_special_tokens({"pad_token": PAD})
+        tokenizer.eos_token = TURN_END
+        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # of the two, the latter is saved
+        tokenizer.chat_template = _chat_template(tokenizer)
+        return cls(image_processor, tokenizer)
+
+    @property
+    def image_start_token_id(self) -> int:
+        """Id of `[Img]`."""
+        return self.tokenizer.convert_tokens_to_ids(IMAGE_START)
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of `<image>`."""
+        return self.tokenizer.convert_tokens_to_ids(IMAGE)
+
+    @property
+    def image_end_token_id(self) -> int:
+        """Id of `[/Img]`."""
+        return self.tokenizer.convert_tokens_to_ids(IMAGE_END)
+
+    @property
+    def mask_token_id(self) -> int:
+        """Id of `<mask>`."""
+        return self.tokenizer.convert_tokens_to_ids(MASK)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> list[str]:
+        # A fast tokenizer saves the padding and truncation of its last call, which are no settings of the processor.
+        self.tokenizer.backend_tokenizer.no_padding()
+        self.tokenizer.backend_tokenizer.no_truncation()
+        return super().save_pretrained(save_directory, **kwargs)
+
+    def apply_chat_template(self, conversation: list, *args, **kwargs) -> str | list[str] | BatchFeature | Any:
+        """As `ProcessorMixin.apply_chat_template`; keys that are None (Arrow gives all parts the same) do not count."""
+        return super().apply_chat_template(_without_nulls(conversation), *args, **kwargs)
+
+    def prepare_inputs_layout(self, images: ImageInput | None = None, **kwargs) -> tuple:
+        images, *others = super().prepare_inputs_layout(images=images, **kwargs)
+        images = self.image_processor._prepare_images_structure(images) if images is not None else None
+        return images or None, *others  # a flat list; no images at all are None
+
+    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs) -> None:
+        if videos is not None or audio is not None:
+            raise ValueError("Setokim reads images and text, neither videos nor audio.")
+        if images is None and text is None:
+            raise ValueError("There is neither an image nor a text to process.")
+        if text is None:
+            return
+        if not text or not all(isinstance(sample, str) for sample in text):
+            raise ValueError(f"`text` must be a string or a list of strings with at least one, got {text!r}.")
+
+        for token in (IMAGE, MASK):
+            loose = sum(sample.count(token) - sample.count(_enclosed(token)) for sample in text)
+            if loose:
+                raise ValueError(
+                    f"{loose} {token} in the text do not stand between {IMAGE_START} and {IMAGE_END}. Write "
+                    f"{_enclosed(token)} or, better, let processor.apply_chat_template write the text."
+                )
+        num_placeholders = sum(sample.count(IMAGE) for sample in text)
+        num_images = len(images) if images is not None else 0
+        if num_images != num_placeholders:
+            raise ValueError(
+                f"The text has {num_placeholders} {IMAGE} and there are {num_images} images. Pass one image for each "
+                f"image part of the messages (one {_enclosed(IMAGE)} of the text), in reading order over the batch."
+            )
+
+    def _process_images(self, images: list, **kwargs) -> tuple[BatchFeature, list[str]]:
+        """The base class's, but for images of shape (H, W), too; an `<image>` stays one `<image>`."""
+        return self.image_processor(images, **kwargs), [IMAGE] * len(images)
+
+    def _check_special_mm_tokens(self, text: list[str], text_inputs: BatchFeature, modalities: list[str]) -> None:
+        for sample, ids in zip(text, text_inputs["input_ids"], strict=True):
+            ids = ids.tolist() if hasattr(ids, "tolist") else ids
+            triples = Counter(zip(ids, ids[1:], ids[2:], strict=False))
+            for token in (IMAGE, MASK):
+                expected = sample.count(_enclosed(token))
+                found = triples[tuple(self.tokenizer.convert_tokens_to_ids([IMAGE_START, token, IMAGE_END]))]
+                if found != expected:
+                    raise ValueError(
+                        f"Of {expected} {_enclosed(token)} of a text {found} are left after truncation to {len(ids)} "
+                        "tokens. Increase max_length, turn truncation off, or leave this text out."
+                    )
+
+
+def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template, with a beginning of sequence where the language model is used to one."""
+    bos, ids = tokenizer.bos_token, tokenizer("")["input_ids"]
+    starts_with_bos = bos not in (None, TURN_START) and ids[:1] == [tokenizer.bos_token_id]
+    return "{{- bos_token -}}\n" + CHAT_TEMPLATE if starts_with_bos else CHAT_TEMPLATE
+
+
+def _enclosed(token: str) -> str:
+    return IMAGE_START + token + IMAGE_END
+
+
+def _without_nulls(value: Any) -> Any:
+    """A copy of nested lists and dictionaries without the keys whose value is None."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_nulls(item) for item in value]
+    return value
