@@ -51,12 +51,7 @@ def load_image_folder_json(root: str | Path, on_error: OnError = "raise") -> dat
     file = root / "data.json"
     if not file.is_file():
         raise ValueError(f"{file} does not exist; for a folder of pictures without data.json use load_image_folder")
-    try:
-        raw_rows = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(raw_rows, list):
-        raise ValueError(f"{file} must hold a list of rows, not a {type(raw_rows).__name__}")
+    raw_rows = read_json(file, list)
 
     def locate(path: object) -> str:
         if not isinstance(path, str):
@@ -66,7 +61,7 @@ def load_image_folder_json(root: str | Path, on_error: OnError = "raise") -> dat
                 return str(candidate)
         raise ValueError(f"picture {path!r} exists neither in {root / 'images'} nor in {root}")
 
-    report = _Report(on_error)
+    report = Report(on_error)
     rows = [report.attempt(str(file), i, lambda raw=raw: to_row(raw, locate)) for i, raw in enumerate(raw_rows)]
     report.close(len(rows))
     return datasets.Dataset.from_list([row for row in rows if row], features=schema.FEATURES)
@@ -81,7 +76,7 @@ def load_image_folder(root: str | Path, on_error: OnError = "raise") -> datasets
     files = sorted(str(path) for path in Path(root).rglob("*") if path.suffix.lower() in endings and path.is_file())
     if not files:
         raise ValueError(f"{root} holds no pictures (files ending in .png, .jpg, ...)")
-    report = _Report(on_error)
+    report = Report(on_error)
     rows = [report.attempt(file, i, lambda file=file: to_row({"image": file})) for i, file in enumerate(files)]
     report.close(len(rows))
     return datasets.Dataset.from_list([row for row in rows if row], features=schema.FEATURES)
@@ -124,10 +119,10 @@ def load_hub_dataset(
         elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
             dataset = dataset.cast_column(key, datasets.List(datasets.Image(decode=False)))
 
-    total = _Report(on_error)
+    total = Report(on_error)
 
     def convert(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
-        report = _Report(on_error) if streaming else total
+        report = Report(on_error) if streaming else total
         rows = []
         for position, index in enumerate(indices):
             raw = {key: _named(batch[column][position], label_names[key]) for key, column in columns.items()}
@@ -144,6 +139,17 @@ def load_hub_dataset(
     dataset = dataset.map(convert, features=schema.FEATURES, load_from_cache_file=False, **arguments)
     total.close(count)
     return dataset
+
+
+def read_json(file: Path, kind: type) -> list | dict:
+    """What a JSON file holds, which must be a list or a dict, as `kind` says; else a ValueError."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{file} must hold a {kind.__name__}, not a {type(content).__name__}")
+    return content
 
 
 def to_row(raw: dict, locate: Callable[[object], object] = lambda picture: picture) -> dict:
@@ -163,7 +169,7 @@ def to_row(raw: dict, locate: Callable[[object], object] = lambda picture: pictu
         raise ValueError(f"none of the keys image, images, messages, conversations; its keys: {', '.join(raw)}")
     images = [locate(picture) for picture in _as_list(raw.get("images", raw.get("image", [])))]
     masks = [locate(picture) for picture in _as_list(raw.get("masks", []))]
-    sizes = [_check_picture(picture) for picture in images]
+    sizes = [check_picture(picture) for picture in images]
     names = _as_list(raw.get("concepts", raw.get("labels", [])))
     if not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"concepts must be names, not {names!r}")
@@ -245,12 +251,12 @@ def _check_row(row: dict, sizes: list[tuple[int, int]]) -> None:
     if row["masks"] and not sizes:
         raise ValueError("masks without a picture")
     for mask in row["masks"]:
-        size = _check_picture(mask, is_mask=True)
+        size = check_picture(mask, is_mask=True)
         if size != sizes[0]:
             raise ValueError(f"a mask has {size[0]}x{size[1]} pixels, its picture {sizes[0][0]}x{sizes[0][1]}")
 
 
-def _check_picture(picture: object, is_mask: bool = False) -> tuple[int, int]:
+def check_picture(picture: object, is_mask: bool = False) -> tuple[int, int]:
     """Reads a picture to its end; its (width, height)."""
     if isinstance(picture, Image.Image):
         return _read(picture, is_mask)
@@ -311,7 +317,7 @@ def _named(value: object, names: list[str] | None) -> object:
     return names[value] if value >= 0 else None  # -1: a row without a label
 
 
-class _Report:
+class Report:
     """Collects what is wrong with rows and says it once, in the way that the caller chose."""
 
     def __init__(self, on_error: OnError):
@@ -320,7 +326,7 @@ class _Report:
         self.on_error = on_error
         self.problems: list[str] = []
 
-    def attempt(self, file: str, index: int, make: Callable[[], dict]) -> dict | None:
+    def attempt(self, file: str, index: object, make: Callable[[], dict]) -> dict | None:
         """The row, or None if it is bad."""
         try:
             return make()

@@ -147,7 +147,7 @@ def test_good_rows_give_no_warning(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("[{", "not valid JSON"), ("{}", "list of rows"), ("[]", "no rows"), ("[1]", "row 0")]
+    ("content", "message"), [("[{", "not valid JSON"), ("{}", "must hold a list"), ("[]", "no rows"), ("[1]", "row 0")]
 )
 def test_broken_json(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
