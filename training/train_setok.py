@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import yaml
 from PIL import Image
-from transformers import AutoImageProcessor, HfArgumentParser, set_seed
+from transformers import AutoImageProcessor, set_seed
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokModel
 from processing import SetokImageProcessor
@@ -30,6 +29,7 @@ from training.encoder_pretraining import SetokEncoderPretraining
 from training.evaluate_setok import Example, evaluate_setok
 from training.freezing import train_only
 from training.losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss
+from training.recipe import last_checkpoint, parse_recipe, update_config
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,9 @@ class ModelArguments:
         metadata={"help": "network of the perceptual loss; 'encoder': a frozen copy of SeTok's own at the start"},
     )
     perceptual_layers: list[int] | None = field(default=None, metadata={"help": "its layers; default all"})
+    perceptual_shift: int = field(
+        default=0, metadata={"help": "largest random shift, in pixels, of the images before it looks at them"}
+    )
     calibration_images: int = field(
         default=512, metadata={"help": "training images on which the feature scale is measured, first and last"}
     )
@@ -77,7 +80,9 @@ class DataArguments:
 
 
 def main(arguments: list[str] | None = None) -> SetokTrainer:
-    model_args, data_args, training_args = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    model_args, data_args, training_args = parse_recipe(
+        (ModelArguments, DataArguments, SetokTrainingArguments), sys.argv[1:] if arguments is None else arguments
+    )
     logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
     set_seed(training_args.seed)
 
@@ -129,26 +134,6 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
         trainer.save_metrics("eval", trainer.evaluate(), combined=False)
     trainer.save_model()
     return trainer
-
-
-def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments, SetokTrainingArguments]:
-    """Reads a recipe (YAML) and the command-line arguments that override it."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, SetokTrainingArguments))
-    recipe = {}
-    if arguments and arguments[0].endswith((".yaml", ".yml")):
-        recipe = yaml.safe_load(Path(arguments[0]).read_text())
-        arguments = arguments[1:]
-    known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
-    unknown = sorted(set(recipe) - known)
-    if unknown:
-        raise ValueError(f"The recipe has unknown keys {unknown}; see --help for those there are.")
-    recipe.setdefault("use_cpu", not torch.accelerator.is_available())  # TrainingArguments wants to be told
-    # A recipe's values become the parser's defaults, so that the command line goes first
-    parser.set_defaults(**recipe)
-    for action in parser._actions:
-        action.required = action.required and action.dest not in recipe
-    parsed = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
-    return parsed[0], parsed[1], parsed[2]
 
 
 def load_data(args: DataArguments):
@@ -205,25 +190,18 @@ def build_model(
     return model, image_processor
 
 
-def update_config(config, values: dict) -> None:
-    """Sets values, nested as the config is, on the config of a model that goes on training."""
-    for name, value in values.items():
-        if not hasattr(config, name):
-            raise ValueError(f"{name} is not a value of {type(config).__name__}.")
-        if isinstance(value, dict):
-            update_config(getattr(config, name), value)
-        else:
-            setattr(config, name, value)
-
-
 def build_perceptual_loss(
     args: ModelArguments, training_args: SetokTrainingArguments, model: SetokForPreTraining
 ) -> PerceptualLoss | None:
     if training_args.perceptual_weight == 0:
         return None
     if args.perceptual_model_name_or_path == "encoder":
-        return PerceptualLoss(model.setok.vision_encoder, layers=args.perceptual_layers)
-    return PerceptualLoss.from_pretrained(args.perceptual_model_name_or_path, layers=args.perceptual_layers)
+        return PerceptualLoss(
+            model.setok.vision_encoder, layers=args.perceptual_layers, max_shift=args.perceptual_shift
+        )
+    return PerceptualLoss.from_pretrained(
+        args.perceptual_model_name_or_path, layers=args.perceptual_layers, max_shift=args.perceptual_shift
+    )
 
 
 def build_adversarial_loss(args: SetokTrainingArguments) -> AdversarialLoss | None:
@@ -249,17 +227,6 @@ def calibrate(model: SetokForPreTraining, rows, collator: SetokCollator, num_ima
     scale = model.setok.calibrate(batches)
     model.train(was_training)
     logger.info("Calibrated on %d images: feature scale %.4f", count, scale)
-
-
-def last_checkpoint(args: SetokTrainingArguments) -> str | None:
-    """The newest complete checkpoint in the output folder, from which training goes on exactly."""
-    if args.resume_from_checkpoint:
-        return args.resume_from_checkpoint
-    states = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")  # the file that is written last
-    folders = sorted((state.parent for state in states), key=lambda folder: int(folder.name.split("-")[-1]))
-    if folders:
-        logger.info("Going on from %s", folders[-1])
-    return str(folders[-1]) if folders else None
 
 
 def _as_picture(example) -> Image.Image:

@@ -27,6 +27,8 @@ class PerceptualLoss(nn.Module):
             `hidden_states`, each (B, N, D) or (B, D, h, w). The SeTok's own vision encoder will do.
         layers: indices into `hidden_states`; all but the first (the patch embeddings) if not given.
         image_mean, image_std: per channel normalisation that the network expects of pixels in [0, 1].
+        max_shift: both images are rolled by the same random number of pixels, 0 to this in each direction. A network
+            with strides is blind to some patterns at fixed places; without shifts they would be painted.
 
     Images are resized to the network's `config.image_size` where it has one.
     """
@@ -37,8 +39,12 @@ class PerceptualLoss(nn.Module):
         layers: Sequence[int] | None = None,
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
+        max_shift: int = 0,
     ):
         super().__init__()
+        if max_shift < 0:
+            raise ValueError(f"max_shift must not be negative, got {max_shift}.")
+        self.max_shift = max_shift
         # Through __dict__, because nn.Module would register an attribute that is a module.
         self.__dict__["feature_network"] = deepcopy(feature_network).float().eval().requires_grad_(False)
         self.layers = None if layers is None else tuple(layers)
@@ -47,7 +53,7 @@ class PerceptualLoss(nn.Module):
         self.register_buffer("image_std", torch.tensor(image_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
-    def from_pretrained(cls, name: str, layers: Sequence[int] | None = None) -> "PerceptualLoss":
+    def from_pretrained(cls, name: str, layers: Sequence[int] | None = None, max_shift: int = 0) -> "PerceptualLoss":
         """Loads a vision network, or the vision half of a CLIP-like model, from the Hub or a folder."""
         model = AutoModel.from_pretrained(name)
         processor = get_image_processor_config(name)
@@ -57,7 +63,7 @@ class PerceptualLoss(nn.Module):
                 "expects is unknown; load it yourself and call PerceptualLoss(network, image_mean=…, image_std=…)."
             )
         network = getattr(model, "vision_model", model)
-        return cls(network, layers, processor["image_mean"], processor["image_std"])
+        return cls(network, layers, processor["image_mean"], processor["image_std"], max_shift)
 
     def _apply(self, fn, recurse=True):
         self.feature_network._apply(fn, recurse).float()
@@ -71,6 +77,9 @@ class PerceptualLoss(nn.Module):
                 f"reconstruction {tuple(reconstruction.shape)} and target {tuple(target.shape)} must have one shape; "
                 "resize the target to the size of the reconstruction."
             )
+        if self.max_shift:
+            shifts = torch.randint(self.max_shift + 1, (2,)).tolist()
+            reconstruction, target = (image.roll(shifts, dims=(2, 3)) for image in (reconstruction, target))
         with torch.autocast(reconstruction.device.type, enabled=False):
             with torch.no_grad():
                 target_features = self._features(target)

@@ -1,0 +1,142 @@
+"""Stage I: pretrains Setokim on a mixture of tasks, or one of its parts alone. One YAML file holds a whole recipe;
+arguments after it take precedence.
+
+accelerate launch training/pretrain_setokim.py training/recipes/setokim_emoji_tiny_pretrain.yaml [--max_steps 100 ...]
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
+
+from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
+from processing import SetokImageProcessor, SetokimProcessor
+from training.bpe_tokenizer import train_tokenizer
+from training.data.setokim_collator import SetokimCollator
+from training.data.sources import load_eval_sets, load_mixture
+from training.freezing import train_only
+from training.recipe import last_checkpoint, parse_recipe, update_config
+from training.trainer_setokim import SetokimTrainer, part_sizes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ModelArguments:
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Setokim to go on from (folder or Hub id)"})
+    setok_model_name_or_path: str | None = field(default=None, metadata={"help": "SeTok of a new Setokim"})
+    language_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "causal language model of a new Setokim, with its tokenizer"}
+    )
+    text_config: dict | None = field(
+        default=None,
+        metadata={"help": "configuration (with model_type) of a language model from scratch, in place of a pretrained"},
+    )
+    tokenizer_vocab_size: int = field(
+        default=1024, metadata={"help": "size of a tokenizer learned from the texts of the data, for text_config"}
+    )
+    config: dict | None = field(
+        default=None, metadata={"help": "values of SetokimConfig that differ from its defaults"}
+    )
+    trainable: list[str] = field(
+        default_factory=lambda: ["model.multi_modal_projector", "model.language_model", "lm_head", "diffusion_head"],
+        metadata={"help": "parts to train; all others are frozen"},
+    )
+    attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa, flash_attention_2, flex_..."})
+    calibration_images: int = field(
+        default=512, metadata={"help": "training images on which a new Setokim measures the scale of visual tokens"}
+    )
+
+
+@dataclass
+class DataArguments:
+    mixture: list[dict] = field(
+        default_factory=list, metadata={"help": "the data and their weights (see training/data/sources.py)"}
+    )
+    train_examples: int = field(default=100_000, metadata={"help": "rows of the mixture in one epoch"})
+    eval_examples: int = field(default=64, metadata={"help": "rows held out from each part for evaluation"})
+    max_length: int = field(default=2048, metadata={"help": "longest text in tokens, an image counted as one"})
+
+
+@dataclass
+class SetokimTrainingArguments(TrainingArguments):
+    """Arguments of stage I beside those of `transformers.TrainingArguments`."""
+
+    remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads the rows' columns itself"})
+    prediction_loss_only: bool = field(default=True, metadata={"help": "evaluation measures the losses"})
+    visual_learning_rate: float | None = field(
+        default=None, metadata={"help": "learning rate outside the language model; default: the same"}
+    )
+
+
+def main(arguments: list[str] | None = None) -> SetokimTrainer:
+    model_args, data_args, training_args = parse_recipe(
+        (ModelArguments, DataArguments, SetokimTrainingArguments), sys.argv[1:] if arguments is None else arguments
+    )
+    logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
+    set_seed(training_args.seed)
+
+    train_data = load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed)
+    model, processor = build_model(model_args, train_data)
+    train_only(model, model_args.trainable)
+    logger.info("Parameters: %s", part_sizes(model))
+    trainer = SetokimTrainer(
+        model=model,
+        args=training_args,
+        data_collator=SetokimCollator(processor, max_length=data_args.max_length),
+        train_dataset=train_data,
+        eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples),
+        processing_class=processor,
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
+    trainer.save_state()
+    trainer.save_model()
+    return trainer
+
+
+def build_model(args: ModelArguments, rows) -> tuple[SetokimForConditionalGeneration, SetokimProcessor]:
+    """A Setokim to train, in float32, and its processor."""
+    options = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
+    if args.model_name_or_path is not None:
+        processor = SetokimProcessor.from_pretrained(args.model_name_or_path)
+        model = SetokimForConditionalGeneration.from_pretrained(args.model_name_or_path, dtype=torch.float32, **options)
+        update_config(model.config, args.config or {})
+        return model, processor
+    if args.setok_model_name_or_path is None:
+        raise ValueError("A new Setokim needs setok_model_name_or_path; to go on from one give model_name_or_path.")
+    setok = SetokForPreTraining.from_pretrained(args.setok_model_name_or_path, dtype=torch.float32, **options)
+    image_processor = SetokImageProcessor.from_pretrained(args.setok_model_name_or_path)
+    if args.language_model_name_or_path is not None:
+        name = args.language_model_name_or_path
+        language_model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **options)
+        processor = SetokimProcessor.from_parts(image_processor, AutoTokenizer.from_pretrained(name))
+    elif args.text_config is not None:
+        texts = (part["text"] for row in islice(rows, 20_000) for part in _text_parts(row))
+        processor = SetokimProcessor.from_parts(image_processor, train_tokenizer(texts, args.tokenizer_vocab_size))
+        tokenizer = processor.tokenizer
+        text_config = AutoConfig.for_model(
+            **{"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+            | args.text_config
+            | {"vocab_size": len(tokenizer)}
+        )
+        language_model = AutoModelForCausalLM.from_config(text_config, **options)
+    else:
+        raise ValueError("A new Setokim needs language_model_name_or_path or text_config.")
+    model = SetokimForConditionalGeneration.from_parts(setok, language_model, processor, **(args.config or {}))
+    images = [picture for row in islice(rows, args.calibration_images) for picture in row["images"]]
+    model.calibrate(
+        image_processor(images[first : first + 32], return_tensors="pt")["pixel_values"]
+        for first in range(0, min(len(images), args.calibration_images), 32)
+    )
+    return model, processor
+
+
+def _text_parts(row: dict):
+    return (part for message in row["messages"] for part in message["content"] if part["type"] == "text")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""A recipe: one YAML file with the arguments of a script, before those on its command line."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+
+def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple:
+    """One instance of each dataclass, from a recipe (the first argument, if it is a YAML file) and what follows it.
+
+    Values that are lists or mappings can only stand in the recipe.
+    """
+    parser = HfArgumentParser(tuple(classes))
+    recipe = {}
+    if arguments and arguments[0].endswith((".yaml", ".yml")):
+        recipe = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
+        arguments = arguments[1:]
+    known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
+    unknown = sorted(set(recipe) - known)
+    if unknown:
+        raise ValueError(f"The recipe has unknown keys {unknown}; see --help for those there are.")
+    recipe.setdefault("use_cpu", not torch.accelerator.is_available())  # TrainingArguments wants to be told
+    # A recipe's values become the parser's defaults, so that the command line goes first
+    parser.set_defaults(**recipe)
+    for action in parser._actions:
+        action.required = action.required and action.dest not in recipe
+    return parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+
+
+def update_config(config, values: dict) -> None:
+    """Sets values, nested as the config is, on the config of a model that goes on training."""
+    for name, value in values.items():
+        if not hasattr(config, name):
+            raise ValueError(f"{name} is not a value of {type(config).__name__}.")
+        if isinstance(value, dict):
+            update_config(getattr(config, name), value)
+        else:
+            setattr(config, name, value)
+
+
+def last_checkpoint(args: TrainingArguments) -> str | None:
+    """The newest complete checkpoint in the output folder, from which training goes on exactly."""
+    if args.resume_from_checkpoint:
+        return args.resume_from_checkpoint
+    states = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")  # the file that is written last
+    folders = sorted((state.parent for state in states), key=lambda folder: int(folder.name.split("-")[-1]))
+    if folders:
+        logger.info("Going on from %s", folders[-1])
+    return str(folders[-1]) if folders else None
