@@ -55,7 +55,7 @@ class DiffusionHead(nn.Module):
             raise ImportError(
                 "Generating images and training the diffusion head need diffusers: pip install diffusers"
             ) from error
-        return DDIMScheduler(
+        scheduler = DDIMScheduler(
             num_train_timesteps=self.config.num_train_timesteps,
             beta_schedule=self.config.beta_schedule,
             prediction_type=self.config.prediction_type,
@@ -63,6 +63,9 @@ class DiffusionHead(nn.Module):
             set_alpha_to_one=True,
             timestep_spacing="trailing",  # starts from pure noise
         )
+        # In single precision some numbers of steps round the root of zero to that of a negative number
+        scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
+        return scheduler
 
     def forward(
         self, noisy_tokens: torch.Tensor, timesteps: torch.Tensor, conditions: torch.Tensor, is_null: torch.Tensor
@@ -149,7 +152,7 @@ class DiffusionHead(nn.Module):
                 prediction = unconditional + guidance_scale * (conditional - unconditional)
             tokens = scheduler.step(
                 prediction, timestep, tokens, eta=1.0, variance_noise=noise[:, step]
-            ).prev_sample  # eta = 1: ancestral sampling
+            ).prev_sample.float()  # eta = 1: ancestral sampling
         return tokens
 
 

@@ -89,7 +89,8 @@ class SetokimTasksMixin:
     def _visual_answers(self, processor, prompts, max_new_tokens, **kwargs) -> list[torch.Tensor | None]:
         """The visual tokens (n, D) of the first image in each answer. The answer is made to begin with an image."""
         limit = kwargs.get("max_visual_tokens") or self.config.vision_config.max_tokens
-        inputs = self._inputs(processor, prompts, answer_starts=processor.image_start_token)
+        image_start = processor.tokenizer.convert_ids_to_tokens(self.config.image_start_token_id)
+        inputs = self._inputs(processor, prompts, answer_starts=image_start)
         output = self.generate(
             **inputs, max_new_tokens=max_new_tokens or limit + 2, return_dict_in_generate=True, **kwargs
         )

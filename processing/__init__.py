@@ -6,7 +6,7 @@ from modeling_setok import SetokConfig, SetokimConfig
 
 from .image_processing_setok import SetokImageProcessor
 from .processing_setokim import SetokimProcessor
-from .visualization import contact_sheet, draw_concept_tokens, side_by_side, token_colors
+from .visualization import contact_sheet, draw_concept_tokens, draw_mask, side_by_side, token_colors
 
 AutoImageProcessor.register(SetokConfig, image_processor_classes={"pil": SetokImageProcessor}, exist_ok=True)
 AutoProcessor.register(SetokimConfig, SetokimProcessor, exist_ok=True)
@@ -16,6 +16,7 @@ __all__ = [
     "SetokimProcessor",
     "contact_sheet",
     "draw_concept_tokens",
+    "draw_mask",
     "side_by_side",
     "token_colors",
 ]

@@ -90,7 +90,7 @@ class SetokimProcessor(ProcessorMixin):
     """
 
     text_kwargs = {"add_special_tokens": False, "padding": True, "return_tensors": "pt", "return_token_type_ids": False}
-    image_token = IMAGE
+    image_token, image_start_token, image_end_token, mask_token = IMAGE, IMAGE_START, IMAGE_END, MASK
 
     def __init__(
         self,

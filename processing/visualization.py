@@ -94,8 +94,34 @@ def token_colors(cluster_ids: np.ndarray) -> np.ndarray:
     return rgb[chosen]
 
 
+def draw_mask(image: Image.Image, mask: np.ndarray) -> Image.Image:
+    """
+    Draw a mask over an image: what it covers keeps its colours and gets an outline, the rest turns pale and grey.
+
+    Args:
+        image: the picture, any size and mode; shown as the image processor reads it.
+        mask: (H, W) bool, of the image's size.
+
+    Returns:
+        An RGB picture of the image's size.
+
+    Raises:
+        ValueError: a mask of another shape than the image.
+    """
+    picture, mask = _as_shown(image), np.asarray(mask, dtype=bool)
+    if mask.shape != (picture.height, picture.width):
+        raise ValueError(f"A picture of {picture.height}x{picture.width} needs a mask as large, got {mask.shape}.")
+    pale = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, PAPER), 0.6)
+    picture = Image.composite(picture, pale, Image.fromarray(mask))
+    _draw_outlines(picture, mask)
+    return picture
+
+
 def side_by_side(images: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
-    """One row of pictures, brought to the height of the tallest (at least 256 pixels), each over its caption."""
+    """One row of pictures, brought to the height of the tallest (at least 256 pixels), each over its caption.
+
+    Captions are wrapped to the width of their picture; line breaks in them stay.
+    """
     if not images or len(images) != len(captions):
         raise ValueError(f"A row needs pictures and one caption for each, got {len(images)} and {len(captions)}.")
     images = [_as_shown(image) for image in images]
@@ -272,12 +298,19 @@ def _side(picture: Image.Image) -> float:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Break a text into lines of at most `width` pixels, at spaces."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
+    """Break a text into lines of at most `width` pixels: at its own line breaks, at spaces, and inside longer words."""
+    lines = []
+    for paragraph in text.splitlines() or [""]:
+        lines.append("")
+        for word in paragraph.split():
+            longer = f"{lines[-1]} {word}".strip()
+            if lines[-1] and font.getlength(longer) > width:
+                lines.append("")
+                longer = word
+            while len(longer) > 1 and font.getlength(longer) > width:
+                fitting = (end for end in range(len(longer) - 1, 1, -1) if font.getlength(longer[:end]) <= width)
+                end = next(fitting, 1)
+                lines[-1:] = [longer[:end], ""]
+                longer = longer[end:]
             lines[-1] = longer
     return lines

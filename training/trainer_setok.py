@@ -23,6 +23,7 @@ class SetokTrainingArguments(TrainingArguments):
     """Arguments of stage 0 beside those of `transformers.TrainingArguments`."""
 
     remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads the rows' columns itself"})
+    absolute_weight: float = field(default=0.0, metadata={"help": "weight of the L1 reconstruction loss, beside L2"})
     perceptual_weight: float = field(default=0.0, metadata={"help": "weight of the perceptual loss"})
     adversarial_weight: float = field(default=0.0, metadata={"help": "weight of the PatchGAN generator loss"})
     adversarial_start_step: int = field(default=0, metadata={"help": "step from which the discriminator takes part"})
@@ -33,7 +34,7 @@ class SetokTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("perceptual_weight", "adversarial_weight", "lecam_weight"):
+        for name in ("absolute_weight", "perceptual_weight", "adversarial_weight", "lecam_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
 
@@ -81,6 +82,9 @@ class SetokTrainer(Trainer):
         loss = outputs.loss
         if outputs.reconstruction is not None:
             reconstruction, target = outputs.reconstruction.float(), inputs["target_pixel_values"]
+            if self.args.absolute_weight > 0:
+                parts["absolute_loss"] = torch.nn.functional.l1_loss(reconstruction, target)
+                loss = loss + self.args.absolute_weight * parts["absolute_loss"]
             if self.args.perceptual_weight > 0:
                 parts["perceptual_loss"] = self.perceptual_loss(reconstruction, target)
                 loss = loss + self.args.perceptual_weight * parts["perceptual_loss"]

@@ -1,0 +1,293 @@
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+
+from modeling_setok import SetokModelOutput
+from processing import SetokImageProcessor
+from training import evaluate_setokim as script
+from training.data import EmojiScenes, SceneConfig, concept_names
+from training.data.emoji_scenes import PALETTE, scene_rng
+from training.data.language import a, caption, noun
+from training.data.tasks import EDITS, Draw
+from training.data.tasks import TASKS as SCENE_TASKS
+from training.evaluate_setokim import TASKS, border_colour, evaluate_setokim, format_table
+
+NAMES = list(concept_names("tiny"))
+SIZE, NUMBER = 32, 24
+CONFIG = SceneConfig(image_size=SIZE)
+PROCESSOR = SimpleNamespace(
+    image_processor=SetokImageProcessor(
+        size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=0
+    )
+)
+PERFECT = {
+    "caption_f1",
+    "caption_exact",
+    "caption_background_accuracy",
+    "question_accuracy",
+    "question_counting_accuracy",
+    "presence_accuracy",
+    "presence_precision",
+    "presence_recall",
+    "presence_f1",
+    "two_images_accuracy",
+    "text_only_accuracy",
+    "text_to_image_found",
+    "edit_found",
+    "edit_add_found",
+    "edit_replace_found",
+    "edit_background_accuracy",
+    "referring_ciou",
+    "referring_giou",
+}
+
+
+def key(*parts):
+    """What a picture or a request is looked up by."""
+    return tuple(part.tobytes() if isinstance(part, Image.Image) else part for part in parts)
+
+
+class World:
+    """The truth about scenes: what is in a picture, and the answer to every request."""
+
+    def __init__(self, split="test"):
+        self.scenes, self.names, self.answers = {}, {}, {}
+        for task in SCENE_TASKS:
+            dataset = EmojiScenes(split, NUMBER, CONFIG, tasks=(task,))
+            for index in range(NUMBER):
+                row, scene = dataset[index], dataset.scene(index)
+                picture = Image.fromarray(scene.image)
+                self.scenes[key(picture)] = scene
+                self.names[key(picture)] = set(scene.names)
+                if not row["messages"]:
+                    continue
+                request, answer = (turn["content"] for turn in row["messages"])
+                given = [image for image in row["images"] if task not in ("text_to_image", "edit")] or row["images"][
+                    :-1
+                ]
+                answer = {"text": answer[0]["text"], "image": row["images"][-1:], "mask": row["masks"]}[
+                    answer[0]["type"]
+                ]
+                self.answers[key(*given, request[-1]["text"])] = answer if isinstance(answer, str) else answer[0]
+                if task == "edit":
+                    self.names[key(row["images"][1])] = self.names_of_the_result(split, scene, index)
+
+    @staticmethod
+    def names_of_the_result(split, scene, index):
+        rng = scene_rng(split, index, stream=1 + list(SCENE_TASKS).index("edit"))
+        draw = Draw(rng, CONFIG, allow_held_out=split != "train")
+        made = EDITS[draw.one_of(tuple(EDITS))](scene, draw)
+        return set((made[2] if made else scene).names)
+
+
+class Oracle(nn.Module):
+    """Knows all answers; words them as a chatty person would."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, world):
+        super().__init__()
+        self.world, self.options = world, []
+
+    def caption(self, processor, images):
+        return [f"It shows {caption(self.world.scenes[key(image)])}." for image in images]
+
+    def ask(self, processor, images, questions):
+        return [self.answer(image, question) for image, question in zip(images, questions, strict=True)]
+
+    def answer(self, images, question):
+        if isinstance(images, list):
+            return f" {self.world.answers[key(*images, question)].upper()}. "
+        names = self.world.scenes[key(images)].names
+        return "Yes." if any(question == f"Is there {a(noun(name))} in the picture?" for name in names) else "No."
+
+    def generate_image(self, processor, prompts, **options):
+        self.options.append(options)
+        return [self.world.answers[key(prompt)] for prompt in prompts]
+
+    def edit_image(self, processor, images, instructions, **options):
+        self.options.append(options)
+        return [self.world.answers[key(*pair)] for pair in zip(images, instructions, strict=True)]
+
+    def segment(self, processor, images, expressions, **options):
+        self.options.append(options)
+        requests = ("Segment {}.", "Outline {}.", "Show me where to find {}.")
+        return [
+            next(
+                np.asarray(self.world.answers[asked]) > 0
+                for request in requests
+                if (asked := key(image, request.format(expression))) in self.world.answers
+            )
+            for image, expression in zip(images, expressions, strict=True)
+        ]
+
+
+class Fool(Oracle):
+    """Always wrong."""
+
+    def caption(self, processor, images):
+        return ["Nothing at all on nothing."] * len(images)
+
+    def answer(self, images, question):
+        answer = super().answer(images, question).lower()
+        return "no" if "yes" in answer else "yes" if "no" in answer else "what?"
+
+    def generate_image(self, *args, **options):
+        return [self.spoil(picture) for picture in super().generate_image(*args, **options)]
+
+    def edit_image(self, *args, **options):
+        return [self.spoil(picture) for picture in super().edit_image(*args, **options)]
+
+    def segment(self, *args, **options):
+        return [~mask for mask in super().segment(*args, **options)]
+
+    def spoil(self, picture):
+        """The negative, which shows all other objects."""
+        spoiled = ImageOps.invert(picture)
+        self.world.names[key(spoiled)] = set(NAMES) - self.world.names[key(picture)]
+        return spoiled
+
+
+class Painter(Oracle):
+    """Paints noise, half as large as the scenes."""
+
+    def generate_image(self, processor, prompts, generator, **options):
+        noise = [torch.randint(256, (SIZE // 2, SIZE // 2, 3), generator=g, dtype=torch.uint8) for g in generator]
+        return [Image.fromarray(pixels.numpy()) for pixels in noise]
+
+    def edit_image(self, processor, images, instructions, **options):
+        return self.generate_image(processor, images, **options)
+
+
+class Judge(nn.Module):
+    """A SeTok that knows the names of the world's pictures, repaints what it is shown, and groups pixels by object."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, world, names=NAMES):
+        super().__init__()
+        self.world, self.config = world, SimpleNamespace(concept_names=names)
+
+    def setok(self, pixel_values):
+        self.pixel_values = pixel_values
+        self.keys = [key(picture) for picture in PROCESSOR.image_processor.postprocess(pixel_values)]
+        scenes = [self.world.scenes.get(picture) for picture in self.keys]
+        labels = [np.zeros((SIZE, SIZE), int) if scene is None else 1 + scene.masks.argmax(0) for scene in scenes]
+        for scene, label in zip(scenes, labels, strict=True):
+            label[~scene.masks.any(0) if scene else ...] = 0
+        return SetokModelOutput(cluster_ids=torch.tensor(np.array(labels)).flatten(1), grid_size=(SIZE, SIZE))
+
+    def detokenize(self, tokens, token_mask):
+        return self.pixel_values
+
+    def concept_logits(self, tokens, token_mask):
+        weights = torch.randn(3 * SIZE * SIZE, len(NAMES), generator=torch.Generator().manual_seed(0))
+        guesses = (self.pixel_values.flatten(1) @ weights).sigmoid() / 2
+        known = [[name in self.world.names.get(picture, ()) for name in NAMES] for picture in self.keys]
+        return guesses + torch.tensor(known)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World()
+
+
+def evaluate(model, **options):
+    return evaluate_setokim(model, PROCESSOR, Judge(model.world), NUMBER, config=CONFIG, **options)
+
+
+def test_an_oracle_gets_full_marks(world):
+    results = evaluate(Oracle(world), batch_size=7)
+    assert results["num_scenes"] == NUMBER
+    assert results["held_out_num_scenes"] == sum(scene.has_held_out_pair for scene in world.scenes.values()) > 0
+    for prefix in ("", "held_out_"):
+        got = {name: results[prefix + name] for name in PERFECT if prefix + name in results}
+        assert set(got.values()) == {1}, got
+        assert results[f"{prefix}edit_l1"] == results[f"{prefix}edit_result_l1"] == 0
+    assert PERFECT <= results.keys()
+
+
+def test_a_fool_gets_none(world):
+    results = evaluate(Fool(world), batch_size=7)
+    assert {name: results[name] for name in PERFECT} == dict.fromkeys(PERFECT, 0)
+    assert results["edit_l1"] > 0.2
+
+
+def test_baselines_are_beside(world):
+    results = evaluate(Oracle(world))
+    shares = np.mean([len(names) / len(NAMES) for names in map(world.names.get, world.scenes)])
+    assert results["text_to_image_found_chance"] == pytest.approx(shares)
+    assert results["text_to_image_scene_found"] == results["text_to_image_repainted_found"] == 1
+    assert results["edit_unchanged_l1"] == results["edit_repainted_l1"] > 0, "this judge repaints without loss"
+    assert results["edit_unchanged_found"] < 0.5 == results["presence_yes_ratio"]
+    assert 0 < results["question_majority"] < 1
+    masks = [np.asarray(row["masks"][0]) > 0 for row in EmojiScenes("test", NUMBER, CONFIG, tasks=("referring",))]
+    assert results["referring_everything_ciou"] == pytest.approx(np.mean(masks))
+    assert results["referring_clusters_ciou"] == results["referring_clusters_giou"] == 1, "its clusters are the objects"
+
+
+def test_batches_and_repetition_do_not_matter(world):
+    tasks = ["text_to_image", "edit"]
+    one, many = (evaluate(Painter(world), tasks=tasks, batch_size=size) for size in (1, 9))
+    assert one == pytest.approx(many)
+    assert 0 < one["text_to_image_found"] < 0.6 and 0.1 < one["edit_l1"] < 0.6
+
+
+def test_only_the_tasks_asked_for_and_the_options_given(world):
+    oracle = Oracle(world).train()
+    results = evaluate(oracle, tasks=["referring"], visual_temperature=0.5, batch_size=20)
+    assert {name.removeprefix("held_out_").split("_")[0] for name in results} == {"num", "referring"}
+    assert [len(options.pop("generator")) for options in oracle.options] == [20, 4]
+    assert oracle.options == [{"visual_temperature": 0.5}] * 2
+    assert oracle.training
+
+
+def test_training_scenes_have_no_held_out_column():
+    results = evaluate(Oracle(World("train")), tasks=["caption"], split="train")
+    assert results["caption_exact"] == 1
+    assert not any(name.startswith("held_out_") for name in results)
+    assert "held-out" not in format_table(results)
+
+
+def test_refuses_unknown_tasks_and_a_judge_that_lacks_names(world):
+    for tasks in (["chess"], [], "caption"):
+        with pytest.raises(ValueError, match="tasks must be"):
+            evaluate(Oracle(world), tasks=tasks)
+    with pytest.raises(ValueError, match=r"lacks \['banana'"):
+        evaluate_setokim(Oracle(world), PROCESSOR, Judge(world, ["pear"]), 1, config=CONFIG)
+    with pytest.raises(ValueError, match="lacks"):
+        evaluate_setokim(Oracle(world), PROCESSOR, Judge(world, None), 1, config=CONFIG)
+
+
+def test_border_colour():
+    for name, colour in PALETTE.items():
+        picture = Image.new("RGB", (20, 20), colour)
+        picture.paste((255, 0, 255), (0, 0, 9, 20))  # less than half of the border
+        assert border_colour(picture) == name
+
+
+def test_command_prints_and_writes_the_table(world, tmp_path, monkeypatch, capsys):
+    for name, thing in (
+        ("SetokimForConditionalGeneration", Oracle(world)),
+        ("SetokimProcessor", PROCESSOR),
+        ("SetokForPreTraining", Judge(world)),
+    ):
+        monkeypatch.setattr(script, name, SimpleNamespace(from_pretrained=lambda folder, thing=thing: thing))
+    output = tmp_path / "results.json"
+    command = f"evaluate_setokim --model a --setok b --num_scenes {NUMBER} --device cpu --output {output}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    script.main()
+    table = capsys.readouterr().out
+    written = json.loads(output.read_text())
+    assert written["arguments"]["tasks"] == list(TASKS)
+    for title, name, form in script.ROWS:
+        if name in written["results"]:
+            line = next(line for line in table.splitlines() if line.startswith(f"{title}  "))
+            assert line.removeprefix(title).split()[0] == f"{written['results'][name]:{form}}"
+    assert sum(name in written["results"] for _, name, _ in script.ROWS) > 50

@@ -1,0 +1,54 @@
+"""Whether a painted picture is what was asked for."""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from training.metrics.base import Metric
+from training.metrics.reconstruction import _check_images
+
+
+class AskedFound(Metric):
+    """{"found": 0 to 1, "found_chance": …}: of the concepts that were asked for, the part among the k that score
+    highest in the painted picture, where k is the number of concepts that it should show; mean over pictures. By chance
+    it is k / V. Where everything in the picture was asked for, it is the R-precision.
+
+    Predictions: scores (B, V) of every concept for every picture. References: per picture the indices of the concepts
+    that were asked for, and k.
+    """
+
+    def _score_batch(
+        self, predictions: Tensor, references: Sequence[tuple[Collection[int], int]]
+    ) -> list[tuple[float, float]]:
+        if predictions.ndim != 2 or predictions.isnan().any():
+            raise ValueError(f"Scores must be (pictures, concepts) without NaN, got {tuple(predictions.shape)}.")
+        num_concepts = predictions.shape[1]
+        # Stable, so that equal scores rank the same on every device.
+        ranking = predictions.sort(dim=1, descending=True, stable=True).indices.tolist()
+        scores = []
+        for ranked, (asked, k) in zip(ranking, references, strict=True):
+            asked = set(asked)
+            if not asked or not asked <= set(ranked) or not len(asked) <= k <= num_concepts:
+                raise ValueError(
+                    f"Needed: one concept or more of the {num_concepts} that have scores, and k from their number to "
+                    f"{num_concepts}; got {sorted(asked)} and {k}."
+                )
+            scores.append((len(asked.intersection(ranked[:k])) / len(asked), k / num_concepts))
+        return scores
+
+    def _reduce(self, scores: list[tuple[float, float]]) -> dict[str, float]:
+        found, chance = (sum(column) / len(scores) for column in zip(*scores, strict=True))
+        return {"found": found, "found_chance": chance}
+
+
+class MeanAbsoluteError(Metric):
+    """{"l1": 0 to 1}: mean over pictures of the absolute difference of their pixels. Predictions and references: float
+    tensors (B, 3, H, W) in [0, 1]."""
+
+    def _score_batch(self, predictions: Tensor, references: Tensor) -> list[float]:
+        _check_images(predictions, references)
+        return torch.nn.functional.l1_loss(predictions, references, reduction="none").mean(dim=(1, 2, 3)).tolist()
+
+    def _reduce(self, scores: list[float]) -> dict[str, float]:
+        return {"l1": sum(scores) / len(scores)}
