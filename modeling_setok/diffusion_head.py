@@ -59,7 +59,9 @@ class DiffusionHead(nn.Module):
             num_train_timesteps=self.config.num_train_timesteps,
             beta_schedule=self.config.beta_schedule,
             prediction_type=self.config.prediction_type,
-            clip_sample=False,
+            # From a noise that hides the token, its guess by way of the noise may be thousands of deviations off
+            clip_sample=self.config.prediction_type == "epsilon",
+            clip_sample_range=10.0,
             set_alpha_to_one=True,
             timestep_spacing="trailing",  # starts from pure noise
         )

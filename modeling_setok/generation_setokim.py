@@ -117,15 +117,19 @@ class SetokimGenerationMixin(GenerationMixin):
                 "needed: max_visual_tokens >= 1, visual_temperature >= 0 and num_diffusion_steps >= 1, got "
                 f"{limit}, {visual_temperature} and {num_diffusion_steps}."
             )
-        prompt = inputs
-        if inputs is not None:
-            inputs, kwargs = self._expand_prompt(inputs, kwargs)
-        generation_config = kwargs.get("generation_config") or self.generation_config
+        generation_config = kwargs.get("generation_config") or (args[0] if args else None) or self.generation_config
 
-        def option(name: str, default):
+        def option(name: str, default=None):
             value = kwargs.get(name, getattr(generation_config, name, None))
             return default if value is None else value
 
+        prompt = inputs
+        if inputs is not None:
+            if kwargs.get("attention_mask") is None:
+                kwargs["attention_mask"] = _attention_mask(inputs, option("pad_token_id"), option("eos_token_id"))
+            inputs, kwargs = self._expand_prompt(inputs, kwargs)
+        if "mm_encoder_outputs" in kwargs and option("prefill_chunk_size") is not None:
+            raise ValueError("A prompt with images cannot be read in chunks: leave prefill_chunk_size out.")
         if option("num_beams", 1) > 1 and inputs is not None and bool((inputs[:, -1] == self._start_id).any()):
             raise ValueError("Beam search cannot generate images: set num_beams=1.")
         processor = VisualTokenLogitsProcessor(self.config, limit, allow_images=option("num_beams", 1) == 1)
@@ -231,6 +235,14 @@ class SetokimGenerationMixin(GenerationMixin):
         lengths = torch.tensor([len(tokens) for tokens in visual_tokens], device=self.device)
         tokens = torch.nn.utils.rnn.pad_sequence([tokens.to(self.device) for tokens in visual_tokens], batch_first=True)
         return tokens, torch.arange(tokens.shape[1], device=self.device) < lengths[:, None]
+
+
+def _attention_mask(input_ids: torch.LongTensor, pad_token_id, eos_token_id) -> torch.LongTensor:
+    """What `GenerationMixin` would assume: 0 on padding, if that cannot be an end of sequence."""
+    eos_token_ids = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
+    if pad_token_id is None or pad_token_id in eos_token_ids:
+        return torch.ones_like(input_ids)
+    return (input_ids != pad_token_id).long()
 
 
 def _row_generators(generator, num_rows: int, sampling: bool) -> list[torch.Generator] | None:

@@ -230,13 +230,15 @@ class SetokimModel(SetokimPreTrainedModel):
         setok_output = self.setok(pixel_values)
         tokens = self.normalize_tokens(setok_output.last_hidden_state)
         token_mask, features = setok_output.token_mask, {}
-        if input_ids is not None and bool((input_ids == self.config.mask_token_id).any()):
+        num_masks = 0 if masks is None else len(masks)
+        if input_ids is not None:
             images, is_mask = self._images_of_placeholders(input_ids, len(pixel_values))
-            if masks is None or len(masks) != int(is_mask.sum()):
+            if num_masks != int(is_mask.sum()):
                 raise ValueError(
-                    f"The text has {int(is_mask.sum())} <mask> but {0 if masks is None else len(masks)} masks were "
-                    "given: pass one (H, W) mask for each."
+                    f"The text has {int(is_mask.sum())} <mask> but {num_masks} masks were given: pass one (H, W) mask "
+                    "for each."
                 )
+        if input_ids is not None and num_masks:
             mask_images = images[is_mask]
             covered = self._covered_tokens(setok_output, mask_images, masks)
             tokens, token_mask = tokens[images], token_mask[images]
@@ -263,7 +265,8 @@ class SetokimModel(SetokimPreTrainedModel):
         is_image, is_mask = input_ids == self.config.image_token_id, input_ids == self.config.mask_token_id
         if int(is_image.sum()) != num_images:
             raise ValueError(
-                f"Image features and image tokens do not match, tokens: {int(is_image.sum())}, features: {num_images}."
+                f"Image features and image tokens do not match, tokens: {int(is_image.sum())}, features: {num_images}: "
+                "the text needs one <image> for each image."
             )
         seen = is_image.flatten().cumsum(0).unflatten(0, input_ids.shape)  # images up to here, over the whole batch
         before = nn.functional.pad(seen[:-1, -1], (1, 0))[:, None]  # in the rows above

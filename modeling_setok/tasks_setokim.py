@@ -24,7 +24,7 @@ class SetokimTasksMixin:
         """The answer (str) to a question about an image, or about several: then the image is a list of them. For a
         list of questions, `images` is a list with an entry for each; an entry without pictures is `None`."""
         single, questions = _as_list(questions)
-        pairs = list(zip([images] if single else images, questions, strict=True))
+        pairs = _pairs([images] if single else _as_list(images)[1], questions)
         prompts = [(_as_list(image)[1] if image is not None else [], question) for image, question in pairs]
         texts = self._answer(processor, prompts, max_new_tokens, **kwargs)
         return texts[0] if single else texts
@@ -39,7 +39,7 @@ class SetokimTasksMixin:
         """The image (PIL) as an instruction changes it, at the detokenizer's size."""
         single, images = _as_list(images)
         _, instructions = _as_list(instructions)
-        pairs = [([image], instruction) for image, instruction in zip(images, instructions, strict=True)]
+        pairs = [([image], instruction) for image, instruction in _pairs(images, instructions)]
         edited = self._paint(processor, pairs, max_new_tokens, **kwargs)
         return edited[0] if single else edited
 
@@ -50,9 +50,7 @@ class SetokimTasksMixin:
         """
         single, images = _as_list(images)
         _, expressions = _as_list(expressions)
-        pairs = [
-            ([image], SEGMENT_REQUEST.format(expression)) for image, expression in zip(images, expressions, strict=True)
-        ]
+        pairs = [([image], SEGMENT_REQUEST.format(expression)) for image, expression in _pairs(images, expressions)]
         visual_tokens = self._visual_answers(processor, pairs, max_new_tokens, **kwargs)
         masks = [np.zeros((image.height, image.width), dtype=bool) for image in images]
         found = [i for i, tokens in enumerate(visual_tokens) if tokens is not None]
@@ -104,3 +102,11 @@ class SetokimTasksMixin:
 def _as_list(value) -> tuple[bool, list]:
     """Whether it was a single one, and the list."""
     return (False, list(value)) if isinstance(value, (list, tuple)) else (True, [value])
+
+
+def _pairs(images: list, texts: list[str]) -> list[tuple]:
+    if len(images) != len(texts):
+        raise ValueError(
+            f"Needed is one text for each entry of images, got {len(images)} images and {len(texts)} texts."
+        )
+    return list(zip(images, texts, strict=True))

@@ -1,0 +1,107 @@
+"""The tasks: one input or a list, answers without markers, pictures and masks of the right size."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.setokim_testing import pictures
+
+QUESTIONS = ["What?", "Describe the picture.", "It"]
+
+
+@pytest.fixture
+def recorder(model, monkeypatch):
+    """The inputs of every call of `generate`."""
+    calls, generate = [], model.generate
+
+    def record(**kwargs):
+        calls.append(kwargs)
+        return generate(**kwargs)
+
+    monkeypatch.setattr(model, "generate", record)
+    return calls
+
+
+def prompts(processor, call: dict) -> list[str]:
+    texts = processor.batch_decode(call["input_ids"])
+    return [text.replace(processor.tokenizer.pad_token, "") for text in texts]
+
+
+def test_caption(processor, model, recorder):
+    texts = model.caption(processor, pictures(2), max_new_tokens=6)
+    assert (
+        prompts(processor, recorder[0])
+        == ["<|im_start|>user\n[Img]<image>[/Img]Describe the picture.<|im_end|>\n<|im_start|>assistant\n"] * 2
+    )
+    assert [model.caption(processor, image, max_new_tokens=6) for image in pictures(2)] == texts
+    assert all(isinstance(text, str) and "<" not in text for text in texts)
+    model.caption(processor, pictures(1), request="What is it?", max_new_tokens=1)
+    assert "What is it?" in prompts(processor, recorder[-1])[0]
+
+
+def test_ask_about_several_pictures_one_and_none(processor, model, recorder):
+    images = pictures(3)
+    given = [images[0], [images[1], images[2]], None]
+    answers = model.ask(processor, given, QUESTIONS, max_new_tokens=6)
+    counts = [prompt.count("[Img]<image>[/Img]") for prompt in prompts(processor, recorder[0])]
+    assert counts == [1, 2, 0] and len(recorder[0]["pixel_values"]) == 3
+    assert [
+        model.ask(processor, image, text, max_new_tokens=6) for image, text in zip(given, QUESTIONS, strict=True)
+    ] == (answers)
+    assert len(set(answers)) == 3
+
+
+def test_generate_image(processor, model, recorder):
+    size = model.config.vision_config.detokenizer_config.image_size
+    painted = model.generate_image(processor, ["a dog", "a large cat"], max_visual_tokens=4)
+    assert [type(image) for image in painted] == [Image.Image] * 2 and painted[0].size == (size, size)
+    assert all(prompt.endswith("assistant\n[Img]") for prompt in prompts(processor, recorder[0]))
+    alone = model.generate_image(processor, "a large cat", max_visual_tokens=4)
+    assert np.abs(np.asarray(alone, dtype=int) - np.asarray(painted[1], dtype=int)).max() <= 1
+    other = model.generate_image(processor, "a large cat", generator=torch.Generator().manual_seed(5))
+    assert np.asarray(other).tolist() != np.asarray(alone).tolist()
+
+
+def test_edit_image(processor, model, recorder):
+    edited = model.edit_image(processor, pictures(2), ["Add a dog.", "Remove it."])
+    assert [image.size for image in edited] == [edited[0].size] * 2
+    assert [prompt.count("<image>") for prompt in prompts(processor, recorder[0])] == [1, 1]
+    alone = model.edit_image(processor, pictures(2)[1], "Remove it.")
+    assert isinstance(alone, Image.Image)
+    assert np.abs(np.asarray(alone, dtype=int) - np.asarray(edited[1], dtype=int)).max() <= 1
+
+
+def test_segment_at_the_size_of_the_image(processor, model, recorder):
+    images = [*pictures(1, size=(50, 20)), *pictures(1, size=(24, 24)), *pictures(1, size=(17, 33))]
+    masks = model.segment(processor, images, ["the dog", "the cat", "it"])
+    assert [mask.shape for mask in masks] == [(20, 50), (24, 24), (33, 17)]
+    assert all(mask.dtype == bool for mask in masks)
+    assert "Segment the cat." in prompts(processor, recorder[0])[1]
+    alone = model.segment(processor, images[2], "it")
+    assert alone.shape == (33, 17) and (alone == masks[2]).mean() > 0.99
+
+
+def test_segment_is_of_the_generated_tokens(processor, model, monkeypatch):
+    """Every mask comes from the patches of its own image and from the tokens of its own answer."""
+    given = {}
+
+    def predict_masks(pixel_values, visual_tokens):
+        given.update(pixel_values=pixel_values, visual_tokens=visual_tokens)
+        return torch.stack([torch.full((8, 8), float(sign)) for sign in (1, -1)])
+
+    monkeypatch.setattr(model, "predict_masks", predict_masks)
+    images = pictures(2)
+    masks = model.segment(processor, images, ["a", "b"], max_visual_tokens=3)
+    assert masks[0].all() and not masks[1].any()
+    assert torch.equal(given["pixel_values"], processor.image_processor(images)["pixel_values"])
+    assert all(tokens.shape[1] == 16 and 1 <= len(tokens) <= 3 for tokens in given["visual_tokens"])
+
+
+def test_different_numbers_of_inputs_are_refused(processor, model):
+    images = pictures(2)
+    for task in (model.ask, model.edit_image, model.segment):
+        with pytest.raises(ValueError, match="2 images.*1"):
+            task(processor, images, ["one text"])
+        with pytest.raises(ValueError, match="2"):
+            task(processor, images[0], ["one text", "two texts"])

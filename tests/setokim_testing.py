@@ -1,0 +1,84 @@
+"""A Setokim of some thousand random weights, its processor, and inputs for it."""
+
+import torch
+from PIL import Image
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel, Qwen2Config
+
+from modeling_setok import SetokConfig, SetokForPreTraining, SetokimForConditionalGeneration
+from processing import SetokImageProcessor, SetokimProcessor
+from training.bpe_tokenizer import train_tokenizer
+
+LANGUAGE_MODELS = {
+    "llama": (LlamaConfig, {"tie_word_embeddings": False}),
+    "llama-tied": (LlamaConfig, {"tie_word_embeddings": True}),
+    "qwen2": (Qwen2Config, {"tie_word_embeddings": False}),
+    "gpt2": (GPT2Config, {"eos_token_id": None}),
+}
+TINY_HEADS = {
+    "diffusion_config": {"hidden_size": 32, "num_residual_blocks": 1, "num_inference_steps": 4},
+    "mask_decoder_config": {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2},
+}
+
+
+def tiny_setok() -> SetokForPreTraining:
+    """Weights and threshold such that random pictures have several tokens each, and different numbers of them."""
+    encoder = {
+        "model_type": "siglip_vision_model", "image_size": 24, "patch_size": 4, "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "vision_use_head": False,
+        "initializer_range": 0.2,
+    }  # fmt: skip
+    detokenizer = {
+        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "grid_size": 3,
+        "decoder_channels": [8, 4], "decoder_blocks": 1, "initializer_range": 0.2,
+    }  # fmt: skip
+    config = SetokConfig(
+        vision_config=encoder, detokenizer_config=detokenizer, hidden_size=16, intermediate_size=24,
+        num_attention_heads=2, num_inner_layers=1, num_inter_layers=1, num_neighbors=4, threshold=0.85, max_tokens=12,
+        projection_dim=8, text_feature_dim=6, initializer_range=0.2,
+    )  # fmt: skip
+    return SetokForPreTraining(config).eval()
+
+
+def tiny_language_model(kind: str, vocab_size: int, **settings) -> PreTrainedModel:
+    """Two layers with weights so large that every token of the past changes what comes next."""
+    config_class, extra = LANGUAGE_MODELS[kind]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512}
+    if kind != "gpt2":
+        sizes |= {"intermediate_size": 64, "num_key_value_heads": 2}
+    config = config_class(**sizes, vocab_size=vocab_size, initializer_range=0.3, bos_token_id=None, **extra, **settings)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def tiny_processor() -> SetokimProcessor:
+    tokenizer = train_tokenizer(["Describe the picture.", "It shows a dog."], vocab_size=270)
+    return SetokimProcessor.from_parts(SetokImageProcessor(size={"height": 24, "width": 24}), tokenizer)
+
+
+def tiny_setokim(processor: SetokimProcessor, kind: str = "llama", **settings) -> SetokimForConditionalGeneration:
+    """In eval mode; keywords are values of its configuration."""
+    language_model = tiny_language_model(kind, vocab_size=len(processor.tokenizer))
+    settings = TINY_HEADS | settings
+    model = SetokimForConditionalGeneration.from_parts(tiny_setok(), language_model, processor, **settings)
+    for parameter in model.diffusion_head.parameters():  # which starts as zero, whatever the condition
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.calibrate(processor.image_processor(pictures(4))["pixel_values"])
+    return model
+
+
+def pictures(count: int, size: tuple[int, int] = (24, 24)) -> list[Image.Image]:
+    """Random pictures of (width, height), always the same, from busy to blank."""
+    generator = torch.Generator().manual_seed(7)
+    found = []
+    for number in range(count):
+        coarse = torch.rand(6, 6, 3, generator=generator)
+        coarse[: 2 * number] = coarse[0, 0].clone()
+        array = coarse.mul(255).byte().numpy()
+        found.append(Image.fromarray(array).resize(size, Image.Resampling.NEAREST))
+    return found
+
+
+def inputs_of(processor: SetokimProcessor, texts: list[str], side: str = "right") -> dict[str, torch.Tensor]:
+    """Of texts with `[Img]<image>[/Img]`, the pictures being the first of `pictures`."""
+    count = sum(text.count("<image>") for text in texts)
+    return dict(processor(images=pictures(count) or None, text=texts, padding_side=side))
