@@ -83,6 +83,18 @@ def question(scene: Scene, draw: Draw) -> dict:
     return schema.row("question", images=[picture(scene)], messages=messages, concepts=scene.names, question_type=kind)
 
 
+def conversation(scene: Scene, draw: Draw) -> dict:
+    """Several questions about one picture, one after the other."""
+    answers = {asked: answer for _, asked, answer in (_ask(scene, draw) for _ in range(CONVERSATION_LENGTH))}
+    messages = [
+        message
+        for asked, answer in answers.items()
+        for message in schema.exchange([schema.text(asked)], [schema.text(answer)])
+    ]
+    messages[0]["content"].insert(0, schema.image())
+    return schema.row("conversation", images=[picture(scene)], messages=messages, concepts=scene.names)
+
+
 def text_only(scene: Scene, draw: Draw) -> dict:
     """The same questions about a scene that is told instead of shown."""
     kind, asked, answer = _ask(scene, draw)
@@ -110,6 +122,7 @@ def referring(scene: Scene, draw: Draw) -> dict:
     )
 
 
+CONVERSATION_LENGTH = 6  # questions, of which none comes twice
 CAPTION_REQUESTS = ("Describe the picture.", "What does the picture show?", "Write a caption for this picture.")
 
 # --- questions: each gives (question, answer), or None where the scene does not allow it ------------------------------
@@ -247,6 +260,7 @@ TASKS: dict[str, Callable[[Scene, Draw], dict]] = {
     "concepts": concepts,
     "caption": caption,
     "question": question,
+    "conversation": conversation,
     "text_to_image": text_to_image,
     "edit": edit,
     "referring": referring,

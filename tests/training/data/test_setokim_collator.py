@@ -10,7 +10,7 @@ from training.bpe_tokenizer import train_tokenizer
 from training.data import EmojiScenes, schema
 from training.data.setokim_collator import SetokimCollator
 
-TASKS = ("caption", "question", "text_to_image", "edit", "referring", "two_images", "text_only")
+TASKS = ("caption", "question", "text_to_image", "edit", "referring", "two_images", "text_only", "conversation")
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,10 @@ def referring(mask: np.ndarray, picture: Image.Image | None = None) -> dict:
 
 
 def spoken(row: dict) -> str:
-    """What the assistant says in a row of two turns, with placeholders."""
+    """What the assistant says in a row, with placeholders."""
     names = {"image": "[Img]<image>[/Img]", "mask": "[Img]<mask>[/Img]"}
-    parts = row["messages"][1]["content"]
-    return "".join(part["text"] or names[part["type"]] for part in parts) + "<|im_end|>"
+    turns = [turn["content"] for turn in row["messages"] if turn["role"] == "assistant"]
+    return "".join("".join(part["text"] or names[part["type"]] for part in parts) + "<|im_end|>" for parts in turns)
 
 
 def test_labels_are_the_assistants_turn(collator, rows):

@@ -46,7 +46,7 @@ def test_parts_match_columns(task):
         assert row["task"] == task
         parts = [part["type"] for turn in row["messages"] for part in turn["content"]]
         if row["messages"]:
-            assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"]
+            assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"] * (len(row["messages"]) // 2)
             assert parts.count("image") == len(row["images"])
             assert parts.count("mask") == len(row["masks"])
         assert bool(row["concepts"]) == (len(row["images"]) == 1)
@@ -127,6 +127,18 @@ def test_questions_are_answered_truly_and_evenly(task):
     assert 0.42 < answers["left_right"]["left"] / total["left_right"] < 0.58
     assert set(answers["background_colour"]) == set(PALETTE)
     assert {"0", "1", "2", "3", "4", "5"} <= set(answers["counting"])
+
+
+def test_conversations_ask_about_one_picture():
+    lengths = Counter()
+    for row, scene in rows_and_scenes("conversation", 200):
+        asked = [words(row, turn) for turn in range(0, len(row["messages"]), 2)]
+        assert len(set(asked)) == len(asked)
+        for turn, question in enumerate(asked):
+            assert types(row, 2 * turn) == (["text"] if turn else ["image", "text"])
+            assert words(row, 2 * turn + 1) == right_answer(question, scene)
+        lengths[len(asked)] += 1
+    assert set(lengths) <= set(range(2, 7)) and lengths[4] + lengths[5] + lengths[6] > 150
 
 
 def resolve(expression: str, scene) -> list[int]:
