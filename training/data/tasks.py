@@ -122,7 +122,7 @@ def referring(scene: Scene, draw: Draw) -> dict:
     )
 
 
-CONVERSATION_LENGTH = 6  # questions, of which none comes twice
+CONVERSATION_LENGTH = 4  # questions, of which none comes twice
 CAPTION_REQUESTS = ("Describe the picture.", "What does the picture show?", "Write a caption for this picture.")
 
 # --- questions: each gives (question, answer), or None where the scene does not allow it ------------------------------
