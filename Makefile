@@ -1,4 +1,6 @@
-# make demo              what SeTok does to pictures, into out/   (your own picture: make demo IMAGE=photo.jpg)
+# make demo              what SeTok and Setokim do to pictures, into out/
+#                          your own picture:   make demo IMAGE=photo.jpg
+#                          your own sentence:  make demo PROMPT="Draw: an owl and a red car on a plain blue background."
 # make test              lint, format check and tests
 # make lint | format     ruff alone | ruff repairs what it can
 # make clean             remove all that make created
@@ -7,7 +9,12 @@
 # pinned packages of constraints.txt into .venv; later runs reuse it.
 
 PYTHON ?= python3
-IMAGE ?=
+# Whatever is in them reaches the demo as it is: make leaves the $ alone, and the shell gets them by the environment.
+IMAGE =
+PROMPT =
+override IMAGE := $(value IMAGE)
+override PROMPT := $(value PROMPT)
+export IMAGE PROMPT
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 SHELL := bash
@@ -16,7 +23,7 @@ SHELL := bash
 .PHONY: demo test lint format clean
 
 demo: $(INSTALLED)
-	$(BIN)/python -m training.demo --output out $(if $(IMAGE),--image "$(IMAGE)")
+	$(BIN)/python -m training.demo --output out $${IMAGE:+"--image=$$IMAGE"} $${PROMPT:+"--prompt=$$PROMPT"}
 
 test: lint
 	$(BIN)/python -m pytest

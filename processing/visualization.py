@@ -103,7 +103,7 @@ def draw_mask(image: Image.Image, mask: np.ndarray) -> Image.Image:
         mask: (H, W) bool, of the image's size.
 
     Returns:
-        An RGB picture of the image's size.
+        An RGB picture of the image's aspect ratio, enlarged where it is too small to be read.
 
     Raises:
         ValueError: a mask of another shape than the image.
@@ -111,6 +111,8 @@ def draw_mask(image: Image.Image, mask: np.ndarray) -> Image.Image:
     picture, mask = _as_shown(image), np.asarray(mask, dtype=bool)
     if mask.shape != (picture.height, picture.width):
         raise ValueError(f"A picture of {picture.height}x{picture.width} needs a mask as large, got {mask.shape}.")
+    picture = _enlarge(picture, (1, 1))
+    mask = mask[_nearest(picture.height, mask.shape[0])[:, None], _nearest(picture.width, mask.shape[1])]
     pale = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, PAPER), 0.6)
     picture = Image.composite(picture, pale, Image.fromarray(mask))
     _draw_outlines(picture, mask)

@@ -1,4 +1,7 @@
-"""Shows what a SeTok makes of pictures: python -m training.demo [--image PATH ...] [--output out]"""
+"""Shows what a SeTok makes of pictures, and what a Setokim says about them, paints, edits and outlines.
+
+python -m training.demo [--image PATH ...] [--prompt "Draw: ..."] [--output out]
+"""
 
 import sys
 import time
@@ -12,10 +15,11 @@ import transformers
 from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModelForPreTraining, HfArgumentParser
+from transformers import AutoConfig, HfArgumentParser, PreTrainedModel
 
-from modeling_setok import SetokForPreTraining
-from processing import SetokImageProcessor, contact_sheet, draw_concept_tokens, side_by_side
+from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
+from processing import SetokImageProcessor, SetokimProcessor, contact_sheet, draw_concept_tokens, side_by_side
+from training import demo_tasks
 from training.data import Scene, SceneConfig, make_scene
 from training.metrics import PeakSignalNoiseRatio, patch_labels
 
@@ -23,6 +27,12 @@ PHOTOGRAPHS = ("astronaut", "coffee")  # two of those inside scikit-image's pack
 SHOWN_WIDTH, SHOWN_HEIGHT = 512, 1024  # largest size in pixels at which pictures are shown; one width makes columns
 NUM_NEAREST = 3  # concepts listed for a token
 NAMED_FROM = 0.6  # cosine from which the nearest concept is a token's name
+TRAIN_SETOK = "python training/train_setok.py training/recipes/setok_emoji_tiny.yaml"
+TRAIN_SETOKIM = """
+  python training/pretrain_setokim.py training/recipes/setokim_emoji_tiny_pretrain.yaml
+  python training/pretrain_setokim.py training/recipes/setokim_emoji_tiny_masks.yaml
+  python training/finetune_setokim.py training/recipes/setokim_emoji_tiny_finetune.yaml
+  python -m training.demo --setokim runs/setokim-emoji-tiny"""
 
 
 @dataclass(frozen=True)
@@ -67,22 +77,29 @@ class Result:
         return len(self.nearest)
 
 
-def load_model(folder: str) -> tuple[SetokForPreTraining, SetokImageProcessor]:
+def load_setok(folder: str) -> tuple[SetokForPreTraining, SetokImageProcessor]:
     """A trained model and its image processor; `ValueError` says what the folder lacks and how to train one."""
+    return _load(folder, "SeTok", SetokForPreTraining, SetokImageProcessor, TRAIN_SETOK)
+
+
+def load_setokim(folder: str) -> tuple[SetokimForConditionalGeneration, SetokimProcessor]:
+    """A trained model and its processor; `ValueError` says what the folder lacks and how to train one."""
+    return _load(folder, "Setokim", SetokimForConditionalGeneration, SetokimProcessor, TRAIN_SETOKIM)
+
+
+def _load(folder: str, name: str, model_class: type[PreTrainedModel], processor_class: type, how_to_train: str):
     try:
         if not Path(folder).is_dir():  # transformers would ask the Hub for it
             raise ValueError("there is no such folder")
-        model, loading = AutoModelForPreTraining.from_pretrained(folder, output_loading_info=True)
-        if not isinstance(model, SetokForPreTraining):
-            raise ValueError(f"it holds a {type(model).__name__}")
+        config = AutoConfig.from_pretrained(folder)
+        if not isinstance(config, model_class.config_class):  # transformers would only warn
+            raise ValueError(f"it holds a model of type {config.model_type!r}")
+        model, loading = model_class.from_pretrained(folder, output_loading_info=True)
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"its weights lack {_count(len(missing), 'tensor')}, such as {missing[0]}")
-        return model.eval(), AutoImageProcessor.from_pretrained(folder)
+        return model.eval(), processor_class.from_pretrained(folder)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(
-            f"{folder!r} holds no trained SeTok: {error}\n"
-            "To train one: python training/train_setok.py training/recipes/setok_emoji_tiny.yaml"
-        ) from error
+        raise ValueError(f"{folder!r} holds no trained {name}: {error}\nTo train one: {how_to_train}") from error
 
 
 def make_scenes(number: int, image_size: int) -> list[Picture]:
@@ -164,6 +181,11 @@ def token_name(nearest: Sequence[tuple[str, float]]) -> str | None:
     on empty background and 0.7 to 0.9 on objects. Their softmax would not tell: it only compares names with names.
     """
     return nearest[0][0] if nearest and nearest[0][1] >= NAMED_FROM else None
+
+
+def likeliest_concept(result: Result) -> str:
+    """The name that is nearest to any of the tokens, "object" where the model knows no names."""
+    return max((token[0] for token in result.nearest if token), key=lambda concept: concept[1], default=("object",))[0]
 
 
 def draw(results: Sequence[Result]) -> list[Image.Image]:
@@ -250,9 +272,13 @@ class Arguments:
     image: list[str] = field(
         default_factory=list, metadata={"help": "your pictures, instead of test scenes and photographs"}
     )
+    prompt: str = field(default=demo_tasks.PROMPT, metadata={"help": "what to paint"})
     output: str = field(default="out", metadata={"help": "folder for the pictures drawn"})
     model: str = field(
         default="model_cards/setok-emoji-tiny", metadata={"help": "folder of a trained SeTok and its image processor"}
+    )
+    setokim: str = field(
+        default="model_cards/setokim-emoji-tiny", metadata={"help": "folder of a trained Setokim and its processor"}
     )
     num_scenes: int = field(default=4, metadata={"help": "number of test scenes"})
 
@@ -262,7 +288,7 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     output = Path(arguments.output)
     try:
-        model, image_processor = load_model(arguments.model)
+        model, image_processor = load_setok(arguments.model)
         if arguments.image:
             pictures = [read_picture(path, image_processor) for path in arguments.image]
         else:
@@ -271,6 +297,19 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"Error: {error}")
 
+    results = show_tokens(model, image_processor, pictures, output)
+    try:
+        setokim, processor = load_setokim(arguments.setokim)
+    except ValueError as error:
+        print(f"\nNo captions, answers, paintings, edits and outlines: {error}")
+    else:
+        show_tasks(setokim, processor, results if arguments.image else [], arguments.prompt, output)
+
+
+def show_tokens(
+    model: SetokForPreTraining, image_processor: SetokImageProcessor, pictures: Sequence[Picture], output: Path
+) -> list[Result]:
+    """Prints the tokens of each picture, and writes a drawing of each and a sheet of all."""
     tokenize_and_paint(model, image_processor, pictures[0])  # the first call is slow and would spoil the times
     results = [tokenize_and_paint(model, image_processor, picture) for picture in pictures]
     files = [output / f"{number:02d}_{picture.name}.png" for number, picture in enumerate(pictures, start=1)]
@@ -291,6 +330,30 @@ def main() -> None:
                 "nearest ones, not the truth."
             )
     print(f"\nWritten to {output}: {', '.join(file.name for file in [sheet, *files])}")
+    return results
+
+
+def show_tasks(
+    model: SetokimForConditionalGeneration,
+    processor: SetokimProcessor,
+    results: Sequence[Result],
+    prompt: str,
+    output: Path,
+) -> None:
+    """Prints what the model says about the pictures of the results, by default about a test scene, and what it makes
+    of the prompt, and writes a sheet with all pictures."""
+    exercises = [
+        demo_tasks.exercise_about_picture(result.picture.title, result.picture.image, likeliest_concept(result))
+        for result in results
+    ] or [demo_tasks.exercise_about_scene(processor.image_processor.size["height"])]
+    conversations = [demo_tasks.work_through(exercise, model, processor) for exercise in exercises]
+    conversations.append(demo_tasks.paint(prompt, model, processor))
+    for conversation in conversations:
+        print(f"\n{demo_tasks.describe(conversation)}")
+    if results:
+        print(f"\n{demo_tasks.CAVEAT}")
+    demo_tasks.draw(conversations).save(output / "setokim.png")
+    print(f"\nWritten to {output}: setokim.png")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from processing import (
     SetokImageProcessor,
     contact_sheet,
     draw_concept_tokens,
+    draw_mask,
     side_by_side,
     token_colors,
     visualization,
@@ -239,6 +240,28 @@ def test_the_legend_lists_every_token_and_covers_nothing(num_tokens, size):
 def test_bad_tokens_are_refused(ids, labels, message):
     with pytest.raises(ValueError, match=message):
         draw_concept_tokens(Image.new("RGB", (9, 9)), ids, (2, 2), labels)
+
+
+def test_a_mask_keeps_the_colours_of_what_it_covers():
+    picture = Image.new("RGB", (60, 40), (200, 30, 90))
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[10:30, 20:50] = True
+    drawn = np.array(draw_mask(picture, mask), dtype=int)
+    height, width, _ = drawn.shape
+    assert width == 512 and abs(height - 512 * 40 / 60) < 1  # enlarged
+    x, y = (np.arange(width) + 0.5) * 60 / width, (np.arange(height) + 0.5) * 40 / height
+    across = np.minimum(x - 20, 50 - x)[None], np.minimum(y - 10, 30 - y)[:, None]
+    depth = np.minimum(*np.broadcast_arrays(*across))  # in pixels of the picture; below 0 is outside
+    assert (drawn[depth > 1] == (200, 30, 90)).all()
+    outside = drawn[depth < -1]
+    assert (outside == outside[:, :1]).all() and outside.min() > 150  # pale and grey
+    assert (drawn[np.abs(depth) < 0.05] == 255).all()  # the outline
+
+    blank = draw_mask(picture, np.zeros_like(mask))
+    assert blank.getextrema()[0] == blank.getextrema()[1] == (outside[0, 0],) * 2
+    assert draw_mask(picture.resize((600, 400)), np.ones((400, 600), bool)).getcolors() == [(240_000, (200, 30, 90))]
+    with pytest.raises(ValueError, match=r"40x60 needs a mask as large, got \(60, 40\)"):
+        draw_mask(picture, mask.T)
 
 
 def test_side_by_side_shows_every_picture_whole_and_level():

@@ -1,14 +1,18 @@
 import re
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import GPT2Config
 
 from modeling_setok import SetokConfig, SetokForPreTraining
 from processing import SetokImageProcessor
-from training import demo
+from training import demo, demo_tasks
 from training.data import SceneConfig, concept_names, make_scene
 from training.metrics import patch_labels
 
@@ -47,11 +51,11 @@ def folder(model, tmp_path_factory):
 
 @pytest.fixture
 def run(folder, tmp_path, monkeypatch, capsys):
-    """Runs the command and returns what it printed and its output folder."""
+    """Runs the command, by default without a Setokim, and returns what it printed and its output folder."""
 
     def run(*arguments):
         output = tmp_path / "out"
-        command = ["demo", "--model", folder, "--output", output, *arguments]
+        command = ["demo", "--model", folder, "--setokim", tmp_path / "none", "--output", output, *arguments]
         monkeypatch.setattr(sys, "argv", [str(word) for word in command])
         demo.main()
         return capsys.readouterr().out, output
@@ -166,12 +170,73 @@ def test_folders_without_a_trained_model_are_refused(model, folder, run, tmp_pat
     refused("no such folder")
     (tmp_path / "model").mkdir()
     refused("config.json|model_type")
+    GPT2Config().save_pretrained(tmp_path / "model")
+    refused("it holds a model of type 'gpt2'")
     model.config.save_pretrained(tmp_path / "model")
     refused("model.safetensors")
     (tmp_path / "model" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     refused("header")
     model.setok.save_pretrained(tmp_path / "model")
     refused(r"weights lack \d+ tensors, such as concept_features")
+
+
+def test_without_a_setokim_there_are_tokens_and_a_message(run, folder, tmp_path):
+    gradient(30, 30).save(tmp_path / "mine.png")
+    for setokim, reason in ((tmp_path / "none", "there is no such folder"), (folder, "holds a model of type 'setok'")):
+        printed, output = run("--setokim", setokim, "--image", tmp_path / "mine.png")
+        assert f"{setokim}' holds no trained Setokim" in printed and reason in printed
+        for recipe in ("pretrain", "masks", "finetune"):
+            assert f"recipes/setokim_emoji_tiny_{recipe}.yaml" in printed
+        assert (output / "01_mine.png").exists() and not (output / "setokim.png").exists()
+
+
+def test_a_setokim_works_on_a_scene_and_a_sentence(run, setokim_folder, monkeypatch):
+    monkeypatch.setattr(demo, "load_photographs", list)  # none: they take the most time
+    printed, output = run("--setokim", setokim_folder, "--num_scenes", "1")
+    sheet = (output / "setokim.png").read_bytes()
+    setokim, processor = demo.load_setokim(setokim_folder)
+    scene = demo_tasks.exercise_about_scene(24)
+    for question, truth in scene.questions:
+        answer = setokim.ask(processor, scene.picture, question)
+        assert f"  user   {question}\n  model  {answer}\n  truth  {truth}\n" in printed
+    assert demo_tasks.PROMPT in printed and demo_tasks.CAVEAT not in printed
+    again, _ = run("--setokim", setokim_folder, "--num_scenes", "1")
+    assert again[again.index("Setokim on") :] == printed[printed.index("Setokim on") :]
+    assert (output / "setokim.png").read_bytes() == sheet
+
+
+def test_a_setokim_works_on_own_pictures_and_prompts(run, setokim_folder, tmp_path):
+    path = tmp_path / "my own.png"
+    gradient(70, 40).save(path)
+    printed, output = run("--setokim", setokim_folder, "--image", path, path, "--prompt", 'a "red" car')
+    assert printed.count("Setokim on my own\n") == 2 and 'user   a "red" car\n' in printed
+    assert "truth" not in printed[printed.index("Setokim on") : printed.index(demo_tasks.CAVEAT)]
+    assert Image.open(output / "setokim.png").width > 3 * demo_tasks.TILE
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_passes_pictures_and_prompts_on_as_they_are(tmp_path, monkeypatch):
+    def make_demo(*variables):
+        command = ["make", "--silent", "demo", *variables]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return result.stdout.split("\0")[:-1]
+
+    shutil.copy(Path(__file__).parents[2] / "Makefile", tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")  # says how it was called
+    python.chmod(0o755)
+    for name in ("setup.cfg", "pyproject.toml", "constraints.txt", ".venv/.installed"):
+        (tmp_path / name).touch()
+
+    default = ["-m", "training.demo", "--output", "out"]
+    monkeypatch.setenv("PROMPT", "$P$G")  # a shell's own
+    assert make_demo() == default
+    image = """my "photo" 'of' $HOME $(shell touch bad) #1.jpg"""
+    prompt = """--Draw: "a" `touch bad`; $(touch bad) $$5 & it's \\ an owl"""
+    assert make_demo(f"IMAGE={image}") == [*default, f"--image={image}"]
+    assert make_demo(f"PROMPT={prompt}", f"IMAGE={image}") == [*default, f"--image={image}", f"--prompt={prompt}"]
+    assert not (tmp_path / "bad").exists()
 
 
 def test_psnr_is_taken_in_the_size_that_is_painted(model, monkeypatch):
@@ -203,6 +268,14 @@ def test_a_model_without_concepts_gives_no_names(model, monkeypatch):
     assert result.nearest == [[]] * result.num_tokens and result.num_tokens > 0
     assert demo.draw([result])[0].width > 3 * 512
     assert f"{result.num_tokens} concept token" in demo.describe(result)
+
+
+def test_the_likeliest_concept_is_the_one_nearest_to_any_token():
+    def likeliest(nearest):
+        return demo.likeliest_concept(demo.Result(None, None, None, nearest, None, 0, 0, 0))
+
+    assert likeliest([[("owl", 0.2), ("gem", 0.1)], [("bus", 0.7), ("owl", 0.3)], [("star", 0.6)]]) == "bus"
+    assert likeliest([[], []]) == "object"
 
 
 def test_only_near_concepts_are_names():
