@@ -83,8 +83,8 @@ class SetokimGenerationMixin(GenerationMixin):
         inputs: torch.LongTensor | None = None,
         *args,
         max_visual_tokens: int | None = None,
-        visual_guidance_scale: float = 1.0,
-        visual_temperature: float = 1.0,
+        visual_guidance_scale: float | None = None,
+        visual_temperature: float | None = None,
         num_diffusion_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         **kwargs,
@@ -92,12 +92,13 @@ class SetokimGenerationMixin(GenerationMixin):
         """As `GenerationMixin.generate`, for prompts (B, T) with `pixel_values` (I, 3, H, W), padded on the left.
 
         Beam search gives text only: the start of an image is out of its reach. Returned `sequences` begin with the
-        prompt as it was given.
+        prompt as it was given. What is not given and is in the generation config, also of the arguments below, is taken
+        from there.
 
         Args:
             max_visual_tokens: limit per generated image; default SeTok's own, `vision_config.max_tokens`.
-            visual_guidance_scale: classifier-free guidance of the diffusion head; 1 is without.
-            visual_temperature: factor of the diffusion head's noise; 0: the same image every time.
+            visual_guidance_scale: classifier-free guidance of the diffusion head; default 1, which is without.
+            visual_temperature: factor of the diffusion head's noise, default 1; 0: the same image every time.
             num_diffusion_steps: denoising steps per visual token; default `diffusion_config.num_inference_steps`.
             generator: of the noise. A list has one for each returned sequence; one alone seeds them in order. Without
                 it greedy decoding is deterministic, and sampling uses torch's global generator.
@@ -111,18 +112,26 @@ class SetokimGenerationMixin(GenerationMixin):
         """
         if (input_ids := kwargs.pop("input_ids", None)) is not None:
             inputs = input_ids
-        limit = self.config.vision_config.max_tokens if max_visual_tokens is None else max_visual_tokens
-        if limit < 1 or visual_temperature < 0 or (num_diffusion_steps is not None and num_diffusion_steps < 1):
-            raise ValueError(
-                "needed: max_visual_tokens >= 1, visual_temperature >= 0 and num_diffusion_steps >= 1, got "
-                f"{limit}, {visual_temperature} and {num_diffusion_steps}."
-            )
         generation_config = kwargs.get("generation_config") or (args[0] if args else None) or self.generation_config
 
         def option(name: str, default=None):
             value = kwargs.get(name, getattr(generation_config, name, None))
             return default if value is None else value
 
+        visual_options = {
+            "max_visual_tokens": (max_visual_tokens, self.config.vision_config.max_tokens),
+            "visual_guidance_scale": (visual_guidance_scale, 1.0),
+            "visual_temperature": (visual_temperature, 1.0),
+            "num_diffusion_steps": (num_diffusion_steps, self.config.diffusion_config.num_inference_steps),
+        }
+        limit, guidance_scale, temperature, num_steps = (
+            option(name, default) if value is None else value for name, (value, default) in visual_options.items()
+        )
+        if limit < 1 or temperature < 0 or num_steps < 1:
+            raise ValueError(
+                "needed: max_visual_tokens >= 1, visual_temperature >= 0 and num_diffusion_steps >= 1, got "
+                f"{limit}, {temperature} and {num_steps}."
+            )
         prompt = inputs
         if inputs is not None:
             if kwargs.get("attention_mask") is None:
@@ -137,11 +146,7 @@ class SetokimGenerationMixin(GenerationMixin):
         num_rows = (1 if inputs is None else len(inputs)) * option("num_return_sequences", 1)
         sampler = VisualSampler(
             generators=_row_generators(generator, num_rows, sampling=option("do_sample", False)),
-            options={
-                "num_steps": num_diffusion_steps,
-                "guidance_scale": visual_guidance_scale,
-                "temperature": visual_temperature,
-            },
+            options={"num_steps": num_steps, "guidance_scale": guidance_scale, "temperature": temperature},
         )
         output = super().generate(inputs, *args, visual_sampler=sampler, **kwargs)
 

@@ -415,8 +415,10 @@ class Arguments:
     vocabulary: str = field(default="tiny", metadata={"help": "objects in the scenes: tiny (60) or full (144)"})
     seed: int = field(default=0, metadata={"help": "seed of the scenes and of the painted pictures"})
     batch_size: int = field(default=32, metadata={"help": "scenes per batch"})
-    visual_guidance_scale: float = field(default=1.0, metadata={"help": "classifier-free guidance of visual tokens"})
-    visual_temperature: float = field(default=1.0, metadata={"help": "factor of their noise"})
+    visual_guidance_scale: float | None = field(
+        default=None, metadata={"help": "classifier-free guidance of visual tokens; default: the model's own"}
+    )
+    visual_temperature: float | None = field(default=None, metadata={"help": "factor of their noise"})
     num_diffusion_steps: int | None = field(default=None, metadata={"help": "default: the model's own"})
     device: str | None = field(default=None, metadata={"help": "default: the accelerator, or the CPU without one"})
     output: str | None = field(default=None, metadata={"help": "JSON file for the results"})

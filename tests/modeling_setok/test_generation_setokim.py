@@ -304,6 +304,29 @@ def test_generator_and_temperature(processor, painter):
     assert torch.equal(paint(None, do_sample=True), sampled)
 
 
+def test_a_models_own_options(processor, painter, tmp_path):
+    """Options of visual tokens in the generation config are saved with the model, and give way to arguments."""
+    options = {
+        "visual_temperature": 0.5,
+        "visual_guidance_scale": 3.0,
+        "num_diffusion_steps": 2,
+        "max_visual_tokens": 3,
+    }
+    inputs = inputs_of(processor, PAINT, "left")
+    default, expected = generate(painter, inputs), generate(painter, inputs, **options)
+    GenerationConfig(**options).save_pretrained(tmp_path)
+    saved = GenerationConfig.from_pretrained(tmp_path)
+    for name in options:
+        setattr(painter.generation_config, name, getattr(saved, name))
+    assert torch.equal(generate(painter, inputs).sequences, expected.sequences)
+    torch.testing.assert_close(generate(painter, inputs).visual_tokens, expected.visual_tokens, rtol=0, atol=0)
+    back = generate(
+        painter, inputs, visual_temperature=1.0, visual_guidance_scale=1.0, num_diffusion_steps=4, max_visual_tokens=12
+    )
+    assert torch.equal(back.sequences, default.sequences)
+    torch.testing.assert_close(back.visual_tokens, default.visual_tokens, rtol=0, atol=0)
+
+
 # refusals
 
 
