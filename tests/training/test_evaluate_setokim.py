@@ -65,7 +65,7 @@ class World:
                 picture = Image.fromarray(scene.image)
                 self.scenes[key(picture)] = scene
                 self.names[key(picture)] = set(scene.names)
-                if not row["messages"]:
+                if len(row["messages"]) != 2:  # no messages, or a conversation, which is not measured
                     continue
                 request, answer = (turn["content"] for turn in row["messages"])
                 given = [image for image in row["images"] if task not in ("text_to_image", "edit")] or row["images"][
