@@ -22,8 +22,8 @@ class EmojiScenes:
         split: "train", "validation" or "test": disjoint streams. In "train" no `is_held_out_pair` occurs.
         num_scenes: the number of scenes and of rows.
         config: what the scenes look like.
-        tasks: names in `tasks.TASKS`: "concepts", "caption", "question", "conversation", "text_to_image", "edit",
-            "referring", "two_images", "text_only".
+        tasks: names in `tasks.TASKS`: "concepts", "caption", "question", "text_to_image", "edit", "referring",
+            "two_images", "text_only", "conversation".
         seed: another seed, other scenes.
 
     Raises:

@@ -260,10 +260,10 @@ TASKS: dict[str, Callable[[Scene, Draw], dict]] = {
     "concepts": concepts,
     "caption": caption,
     "question": question,
-    "conversation": conversation,
     "text_to_image": text_to_image,
     "edit": edit,
     "referring": referring,
     "two_images": two_images,
     "text_only": text_only,
+    "conversation": conversation,
 }
