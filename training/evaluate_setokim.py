@@ -80,11 +80,12 @@ def evaluate_setokim(
           picture, and `_found_chance` (see `AskedFound`); `text_to_image_background_accuracy`. The same with
           `text_to_image_scene_` in the scene itself, and with `text_to_image_repainted_` in SeTok's reconstruction of
           the scene;
-        - edit: `edit_l1`, the distance of the painted picture from the true result (pixels in [0, 1]). The same with
-          `edit_unchanged_` of the input, with `edit_repainted_` of SeTok's reconstruction of the input, and with
-          `edit_result_` of its reconstruction of the true result. `edit_found`, of the objects to add or to put in
-          another's place, and `_found_chance`; `edit_background_accuracy` of the backgrounds to recolour. By kind of
-          edit `edit_add_l1`, `edit_unchanged_add_l1` …;
+        - edit: `edit_l1`, the distance of the edited picture from the true result (pixels in [0, 1]). The same with
+          `edit_painted_` of the painting alone (`keep_unchanged=False`), with `edit_unchanged_` of the input, with
+          `edit_repainted_` of SeTok's reconstruction of the input, and with `edit_result_` of its reconstruction of the
+          true result. `edit_found`, of the objects to add or to put in another's place, and `_found_chance`;
+          `edit_background_accuracy` of the backgrounds to recolour. By kind of edit `edit_add_l1`,
+          `edit_unchanged_add_l1` …;
         - referring: `referring_ciou` and `_giou` (see `ReferringIoU`). The same with `referring_everything_` for a mask
           of the whole picture, and with `referring_clusters_` for the best union of SeTok's clusters.
 
@@ -214,6 +215,9 @@ class _Evaluation:
         sources, truths = (list(side) for side in zip(*(example.row["images"] for example in examples), strict=True))
         candidates = {
             "edit": self.model.edit_image(self.processor, sources, requests, **self._sampling(examples)),
+            "edit_painted": self.model.edit_image(
+                self.processor, sources, requests, keep_unchanged=False, **self._sampling(examples)
+            ),
             "edit_unchanged": sources,
             "edit_repainted": self.judge.repaint(sources),
             "edit_result": self.judge.repaint(truths),
@@ -365,10 +369,12 @@ ROWS = [
     ("text to image: background", "text_to_image_background_accuracy", ".3f"),
     ("text to image: background, real scenes", "text_to_image_scene_background_accuracy", ".3f"),
     ("edit: L1 to the true result", "edit_l1", ".4f"),
+    ("edit: L1, painting alone", "edit_painted_l1", ".4f"),
     ("edit: L1, input unchanged", "edit_unchanged_l1", ".4f"),
     ("edit: L1, input repainted", "edit_repainted_l1", ".4f"),
     ("edit: L1, true result repainted", "edit_result_l1", ".4f"),
     ("edit: objects found", "edit_found", ".3f"),
+    ("edit: found in paintings alone", "edit_painted_found", ".3f"),
     ("edit: found by chance", "edit_found_chance", ".3f"),
     ("edit: found in inputs", "edit_unchanged_found", ".3f"),
     ("edit: found in repainted results", "edit_result_found", ".3f"),

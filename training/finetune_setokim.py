@@ -1,5 +1,5 @@
-"""Stage II: instruction tuning of Setokim with TRL's SFTTrainer, in full or with LoRA (PEFT). One YAML file holds a whole
-recipe; arguments after it take precedence.
+"""Stage II: instruction tuning of Setokim with TRL's SFTTrainer, in full or with LoRA (PEFT). One YAML file holds a
+whole recipe; arguments after it take precedence.
 
 accelerate launch training/finetune_setokim.py training/recipes/setokim_emoji_tiny_finetune.yaml [--max_steps 100 ...]
 """
@@ -8,18 +8,16 @@ import logging
 import sys
 from dataclasses import dataclass, field
 
-import torch
+from datasets import Dataset
 from peft import LoraConfig
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from modeling_setok import SetokimForConditionalGeneration
-from processing import SetokimProcessor
 from training.data.setokim_collator import SetokimCollator
-from training.data.sources import load_eval_sets, load_mixture
+from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
 from training.freezing import train_only
-from training.recipe import last_checkpoint, parse_recipe, update_config
-from training.trainer_setokim import VISUAL_HEADS, SetokimTrainerMixin, part_sizes
+from training.recipe import last_checkpoint, parse_recipe
+from training.trainer_setokim import VISUAL_HEADS, SetokimArguments, SetokimTrainerMixin, load_setokim, part_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +26,9 @@ logger = logging.getLogger(__name__)
 class ModelArguments:
     model_name_or_path: str = field(metadata={"help": "Setokim of stage I (folder or Hub id)"})
     config: dict | None = field(default=None, metadata={"help": "values of its configuration to change"})
-    trainable: list[str] = field(
-        default_factory=lambda: ["model.language_model", "lm_head", *VISUAL_HEADS],
-        metadata={"help": "parts to train in full, all others are frozen; not with lora"},
+    trainable: list[str] | None = field(
+        default=None,
+        metadata={"help": "parts to train in full; default, without lora: the language model and the visual heads"},
     )
     lora: dict | None = field(
         default=None,
@@ -40,48 +38,32 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    mixture: list[dict] = field(
-        default_factory=list, metadata={"help": "the data and their weights (see training/data/sources.py)"}
-    )
-    train_examples: int = field(default=100_000, metadata={"help": "rows of the mixture in one epoch"})
-    eval_examples: int = field(default=64, metadata={"help": "rows held out from each part for evaluation"})
-
-
-@dataclass
-class SetokimSFTConfig(SFTConfig):
+class SetokimSFTConfig(SetokimArguments, SFTConfig):
     """Arguments of stage II beside those of `trl.SFTConfig`."""
-
-    remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads the rows' columns itself"})
-    prediction_loss_only: bool = field(default=True, metadata={"help": "evaluation measures the losses"})
-    max_length: int | None = field(
-        default=2048, metadata={"help": "longest text in tokens, an image counted as one; longer rows are refused"}
-    )
-    visual_learning_rate: float | None = field(
-        default=None, metadata={"help": "learning rate outside the language model; default: the same"}
-    )
 
 
 class SetokimSFTTrainer(SetokimTrainerMixin, SFTTrainer):
-    """TRL's SFTTrainer with the model's own loss: TRL's computes the text loss from the hidden states alone, without the
-    diffusion loss, the mask loss and the number of visual tokens."""
+    """TRL's SFTTrainer with the model's own loss: TRL's computes that of the text from the hidden states alone, without
+    the diffusion loss, the mask loss and the number of visual tokens. It trains on any dataset with rows."""
+
+    def __init__(self, *args, train_dataset, **kwargs):
+        # TRL takes nothing but `datasets`, and only looks at whether rows have images: then it leaves them as they are
+        super().__init__(*args, train_dataset=Dataset.from_dict({"images": [[]]}), **kwargs)
+        self.train_dataset = train_dataset
 
 
 def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
     model_args, data_args, training_args = parse_recipe(
-        (ModelArguments, DataArguments, SetokimSFTConfig), sys.argv[1:] if arguments is None else arguments
+        (ModelArguments, MixtureArguments, SetokimSFTConfig), sys.argv[1:] if arguments is None else arguments
     )
     logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
     set_seed(training_args.seed)
 
-    processor = SetokimProcessor.from_pretrained(model_args.model_name_or_path)
-    options = {"attn_implementation": model_args.attn_implementation} if model_args.attn_implementation else {}
-    model = SetokimForConditionalGeneration.from_pretrained(
-        model_args.model_name_or_path, dtype=torch.float32, **options
-    )
-    update_config(model.config, model_args.config or {})
+    if model_args.lora is not None and model_args.trainable is not None:
+        raise ValueError("With lora, what else is trained stands in lora as modules_to_save; leave trainable out.")
+    model, processor = load_setokim(model_args.model_name_or_path, model_args.config, model_args.attn_implementation)
     if model_args.lora is None:
-        train_only(model, model_args.trainable)
+        train_only(model, model_args.trainable or ("model.language_model", "lm_head", *VISUAL_HEADS))
     trainer = SetokimSFTTrainer(
         model=model,
         args=training_args,

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor
 from training.bpe_tokenizer import train_tokenizer
 from training.data.setokim_collator import SetokimCollator
-from training.data.sources import load_eval_sets, load_mixture
+from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
 from training.freezing import train_only
-from training.recipe import last_checkpoint, parse_recipe, update_config
-from training.trainer_setokim import SetokimTrainer, part_sizes
+from training.recipe import last_checkpoint, parse_recipe
+from training.trainer_setokim import SetokimTrainer, SetokimTrainingArguments, load_setokim, part_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -51,30 +51,9 @@ class ModelArguments:
     )
 
 
-@dataclass
-class DataArguments:
-    mixture: list[dict] = field(
-        default_factory=list, metadata={"help": "the data and their weights (see training/data/sources.py)"}
-    )
-    train_examples: int = field(default=100_000, metadata={"help": "rows of the mixture in one epoch"})
-    eval_examples: int = field(default=64, metadata={"help": "rows held out from each part for evaluation"})
-    max_length: int = field(default=2048, metadata={"help": "longest text in tokens, an image counted as one"})
-
-
-@dataclass
-class SetokimTrainingArguments(TrainingArguments):
-    """Arguments of stage I beside those of `transformers.TrainingArguments`."""
-
-    remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads the rows' columns itself"})
-    prediction_loss_only: bool = field(default=True, metadata={"help": "evaluation measures the losses"})
-    visual_learning_rate: float | None = field(
-        default=None, metadata={"help": "learning rate outside the language model; default: the same"}
-    )
-
-
 def main(arguments: list[str] | None = None) -> SetokimTrainer:
     model_args, data_args, training_args = parse_recipe(
-        (ModelArguments, DataArguments, SetokimTrainingArguments), sys.argv[1:] if arguments is None else arguments
+        (ModelArguments, MixtureArguments, SetokimTrainingArguments), sys.argv[1:] if arguments is None else arguments
     )
     logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
     set_seed(training_args.seed)
@@ -86,9 +65,9 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
     trainer = SetokimTrainer(
         model=model,
         args=training_args,
-        data_collator=SetokimCollator(processor, max_length=data_args.max_length),
+        data_collator=SetokimCollator(processor, max_length=training_args.max_length),
         train_dataset=train_data,
-        eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples),
+        eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
         processing_class=processor,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
@@ -99,19 +78,15 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
 
 def build_model(args: ModelArguments, rows) -> tuple[SetokimForConditionalGeneration, SetokimProcessor]:
     """A Setokim to train, in float32, and its processor."""
-    options = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
     if args.model_name_or_path is not None:
-        processor = SetokimProcessor.from_pretrained(args.model_name_or_path)
-        model = SetokimForConditionalGeneration.from_pretrained(args.model_name_or_path, dtype=torch.float32, **options)
-        update_config(model.config, args.config or {})
-        return model, processor
+        return load_setokim(args.model_name_or_path, args.config, args.attn_implementation)
     if args.setok_model_name_or_path is None:
         raise ValueError("A new Setokim needs setok_model_name_or_path; to go on from one give model_name_or_path.")
-    setok = SetokForPreTraining.from_pretrained(args.setok_model_name_or_path, dtype=torch.float32, **options)
+    setok = SetokForPreTraining.from_pretrained(args.setok_model_name_or_path, dtype=torch.float32)
     image_processor = SetokImageProcessor.from_pretrained(args.setok_model_name_or_path)
     if args.language_model_name_or_path is not None:
         name = args.language_model_name_or_path
-        language_model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **options)
+        language_model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
         processor = SetokimProcessor.from_parts(image_processor, AutoTokenizer.from_pretrained(name))
     elif args.text_config is not None:
         texts = (part["text"] for row in islice(rows, 20_000) for part in _text_parts(row))
@@ -122,14 +97,16 @@ def build_model(args: ModelArguments, rows) -> tuple[SetokimForConditionalGenera
             | args.text_config
             | {"vocab_size": len(tokenizer)}
         )
-        language_model = AutoModelForCausalLM.from_config(text_config, **options)
+        language_model = AutoModelForCausalLM.from_config(text_config)
     else:
         raise ValueError("A new Setokim needs language_model_name_or_path or text_config.")
     model = SetokimForConditionalGeneration.from_parts(setok, language_model, processor, **(args.config or {}))
-    images = [picture for row in islice(rows, args.calibration_images) for picture in row["images"]]
+    if args.attn_implementation is not None:
+        model.set_attn_implementation(args.attn_implementation)
+    images = list(islice((picture for row in rows for picture in row["images"]), args.calibration_images))
     model.calibrate(
         image_processor(images[first : first + 32], return_tensors="pt")["pixel_values"]
-        for first in range(0, min(len(images), args.calibration_images), 32)
+        for first in range(0, len(images), 32)
     )
     return model, processor
 

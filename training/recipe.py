@@ -15,12 +15,17 @@ def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple:
     """One instance of each dataclass, from a recipe (the first argument, if it is a YAML file) and what follows it.
 
     Values that are lists or mappings can only stand in the recipe.
+
+    Raises:
+        ValueError: for a file that is no mapping, or a key that none of the dataclasses has.
     """
     parser = HfArgumentParser(tuple(classes))
     recipe = {}
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         recipe = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
         arguments = arguments[1:]
+        if not isinstance(recipe, dict):
+            raise ValueError(f"A recipe is a mapping of arguments to values, got {recipe!r}.")
     known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
     unknown = sorted(set(recipe) - known)
     if unknown:
@@ -34,7 +39,11 @@ def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple:
 
 
 def update_config(config, values: dict) -> None:
-    """Sets values, nested as the config is, on the config of a model that goes on training."""
+    """Sets values, nested as the config is, on the config of a model that goes on training.
+
+    Raises:
+        ValueError: for a value that the config does not have.
+    """
     for name, value in values.items():
         if not hasattr(config, name):
             raise ValueError(f"{name} is not a value of {type(config).__name__}.")

@@ -1,69 +1,99 @@
-"""What the trainers of Setokim's stages share: the loss by its parts, and a learning rate for the visual parts."""
+"""What the two stages of Setokim share: arguments, the model to start from, the loss by its parts, learning rates."""
 
-from collections import defaultdict
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
+
+from modeling_setok import SetokimConfig, SetokimForConditionalGeneration
+from processing import SetokimProcessor
+from training.recipe import update_config
 
 LOSS_PARTS = ("text_loss", "diffusion_loss", "mask_loss")
 LANGUAGE_PARTS = ("language_model", "lm_head")
 VISUAL_HEADS = ("model.multi_modal_projector", "diffusion_head", "mask_decoder")  # what Setokim adds to its parts
 
 
-class SetokimTrainerMixin:
-    """Mixed into a `Trainer` of `SetokimForConditionalGeneration`.
+@dataclass
+class SetokimArguments:
+    """Mixed into the arguments of a trainer."""
 
-    - The loss is the model's own, with all of its parts; each is logged by its name, as a mean over the steps that had
-      it and over all processes.
+    remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads the rows' columns itself"})
+    prediction_loss_only: bool = field(default=True, metadata={"help": "evaluation measures the losses"})
+    max_length: int | None = field(
+        default=2048, metadata={"help": "longest text in tokens, an image counted as one; longer rows are refused"}
+    )
+    visual_learning_rate: float | None = field(
+        default=None, metadata={"help": "learning rate outside the language model; default: the same"}
+    )
+
+
+@dataclass
+class SetokimTrainingArguments(SetokimArguments, TrainingArguments):
+    """Arguments of stage I beside those of `transformers.TrainingArguments`."""
+
+
+class SetokimTrainerMixin:
+    """Mixed into a `Trainer` of `SetokimForConditionalGeneration`, whose arguments are `SetokimArguments`.
+
+    - The loss is the model's own, with all of its parts; each is logged by its name, as a mean over the batches that
+      had it and over all processes. Evaluation on "caption" logs `eval_caption_text_loss` and so on.
     - `args.visual_learning_rate`, where given, is that of all parameters outside the language model (Table 9).
     """
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Of each part the sum and the number of batches since the last log
+        self._loss_sums = {mode: torch.zeros(len(LOSS_PARTS), 2, device=self.args.device) for mode in ("train", "eval")}
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        inputs = {**inputs, "use_cache": False}
+        # Not super(): a trainer between may compute the loss of the text alone, from the hidden states
         loss, outputs = Trainer.compute_loss(
-            self, model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+            self, model, {**inputs, "use_cache": False}, return_outputs=True, num_items_in_batch=num_items_in_batch
         )
-        for name in LOSS_PARTS:
-            part = getattr(outputs, name)
-            if part is not None:
-                sums = self._loss_sums.setdefault(model.training, defaultdict(lambda: loss.new_zeros(2)))
-                sums[name] += torch.stack([part.detach().to(loss), torch.ones_like(loss)])
+        for sums, name in zip(self._loss_sums["train" if model.training else "eval"], LOSS_PARTS, strict=True):
+            if (part := getattr(outputs, name)) is not None:
+                sums += torch.stack([part.detach().float(), sums.new_ones(())])
         return (loss, outputs) if return_outputs else loss
 
-    @property
-    def _loss_sums(self) -> dict:
-        return self.__dict__.setdefault("_loss_sums_", {})
-
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        for training, key, prefix in ((True, "loss", ""), (False, "eval_loss", "eval_")):
-            if key in logs or (not training and any(name.endswith("_loss") and "eval" in name for name in logs)):
-                sums = self._loss_sums.pop(training, {})
-                for name in LOSS_PARTS:  # every process takes part, whether or not it met the part
-                    local = sums.get(name, torch.zeros(2, device=self.args.device))
-                    total, count = self.accelerator.reduce(local.float(), reduction="sum").tolist()
-                    if count:
-                        logs[f"{prefix}{name}"] = total / count
+        # "loss", "eval_loss" or "eval_caption_loss"; "train_loss" is of the whole run, at its end
+        total = next((name for name in logs if name.endswith("loss") and name != "train_loss"), None)
+        if total is not None:
+            sums = self._loss_sums["train" if total == "loss" else "eval"]
+            # All processes reduce all parts, whether or not they met one
+            means = zip(LOSS_PARTS, self.accelerator.reduce(sums, reduction="sum").tolist(), strict=True)
+            logs |= {total.removesuffix("loss") + name: value / count for name, (value, count) in means if count}
+            sums.zero_()
         super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
-        rate = self.args.visual_learning_rate
-        if rate is None:
-            return optimizer
-        names = {parameter: name for name, parameter in (model or self.model).named_parameters()}
-        for group in list(optimizer.param_groups):
-            visual = [p for p in group["params"] if not is_language_parameter(names[p])]
-            if visual and len(visual) < len(group["params"]):
-                group["params"] = [p for p in group["params"] if is_language_parameter(names[p])]
-                optimizer.add_param_group({**group, "params": visual, "lr": rate})
-            elif visual:
-                group["lr"] = rate
+        if self.args.visual_learning_rate is not None:
+            names = {parameter: name for name, parameter in (model or self.model).named_parameters()}
+            optimizer.param_groups = [
+                {**group, "params": parameters, "lr": self.args.visual_learning_rate if visual else group["lr"]}
+                for group in optimizer.param_groups
+                for visual in (False, True)
+                if (parameters := [p for p in group["params"] if is_language_parameter(names[p]) != visual])
+            ]
         return optimizer
 
 
 class SetokimTrainer(SetokimTrainerMixin, Trainer):
     """The Trainer of stage I."""
+
+
+def load_setokim(
+    name_or_path: str, values: dict | None, attn_implementation: str | None
+) -> tuple[SetokimForConditionalGeneration, SetokimProcessor]:
+    """A Setokim (folder or Hub id) in float32, with some values of its configuration changed, and its processor."""
+    config = SetokimConfig.from_pretrained(name_or_path)
+    update_config(config, values or {})
+    options = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    model = SetokimForConditionalGeneration.from_pretrained(name_or_path, config=config, dtype=torch.float32, **options)
+    return model, SetokimProcessor.from_pretrained(name_or_path)
 
 
 def is_language_parameter(name: str) -> bool:

@@ -64,15 +64,46 @@ def test_generate_image(processor, model, recorder):
 
 
 def test_edit_image(processor, model, recorder):
-    edited = model.edit_image(processor, pictures(2), ["Add a dog.", "Remove it."])
-    assert [image.size for image in edited] == [edited[0].size] * 2
+    images, sizes = [pictures(1)[0], pictures(2, size=(50, 20))[1]], [(24, 24), (50, 20)]
+    edited = model.edit_image(processor, images, ["Add a dog.", "Remove it."])
+    assert [image.size for image in edited] == sizes
     assert [prompt.count("<image>") for prompt in prompts(processor, recorder[0])] == [1, 1]
-    alone = model.edit_image(processor, pictures(2)[1], "Remove it.")
+    alone = model.edit_image(processor, images[1], "Remove it.")
     assert isinstance(alone, Image.Image)
-    assert np.abs(np.asarray(alone, dtype=int) - np.asarray(edited[1], dtype=int)).max() <= 1
+    assert np.abs(np.asarray(alone, dtype=int) - np.asarray(edited[1], dtype=int)).max() <= 2
+    painted = model.edit_image(processor, images, ["Add a dog.", "Remove it."], keep_unchanged=False)
+    assert [image.size for image in painted] == [painted[0].size] * 2 != sizes
+
+
+def test_edits_keep_what_they_do_not_change(processor, model, monkeypatch):
+    """A painting that differs in its left half from that of the input changes the left half of the input alone."""
+    (image,) = pictures(1, size=(40, 60))
+    tokens = model.model.denormalize_tokens(
+        model.get_image_features(processor.image_processor(image)["pixel_values"]).visual_tokens[0]
+    )
+    before = model.decode_images([tokens])
+    after = before.clone()
+    half = after.shape[-1] // 2
+    after[..., :half] = -after[..., :half].sign()
+    asked = []
+
+    def decode_images(visual_tokens):
+        asked.append(visual_tokens)
+        return after if len(asked) == 1 else before
+
+    monkeypatch.setattr(model, "decode_images", decode_images)
+    edited = model.edit_image(processor, image, "Remove it.")
+    torch.testing.assert_close(asked[1], [tokens])
+    edited, original = np.asarray(edited, dtype=int), np.asarray(image, dtype=int)
+    assert np.array_equal(edited[:, 25:], original[:, 25:])
+    assert (np.abs(edited[:, :15] - original[:, :15]).max(-1) > 20).mean() > 0.9
 
 
 def test_segment_at_the_size_of_the_image(processor, model, recorder):
+    turned = pictures(1, size=(50, 20))[0]
+    turned.getexif()[0x0112] = 6  # a camera held upright
+    assert model.segment(processor, turned, "the dog").shape == (50, 20)
+    recorder.clear()
     images = [*pictures(1, size=(50, 20)), *pictures(1, size=(24, 24)), *pictures(1, size=(17, 33))]
     masks = model.segment(processor, images, ["the dog", "the cat", "it"])
     assert [mask.shape for mask in masks] == [(20, 50), (24, 24), (33, 17)]

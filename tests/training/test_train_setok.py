@@ -1,11 +1,6 @@
 """Stage-0 training as a user runs it: recipes, losses by name, exact resume after a kill, two processes as one."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,16 +9,15 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from training.train_setok import main, parse_arguments
+from tests.script_testing import assert_same_runs, finish, kill_after_a_checkpoint, launch, losses, write_recipe
+from training.train_setok import main
 
-ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "training" / "recipes").glob("setok_*.yaml"))
+SCRIPT = "train_setok.py"
 
 
 def tiny_recipe(folder: Path, **overrides) -> Path:
     """A recipe that trains a very small SeTok, without batch norm or dropout, on CPU in seconds."""
     recipe = {
-        "output_dir": str(folder / "run"),
         "config": {
             "vision_config": {
                 "model_type": "siglip_vision_model",
@@ -56,58 +50,11 @@ def tiny_recipe(folder: Path, **overrides) -> Path:
         "train_examples": 64,
         "eval_examples": 0,
         "calibration_images": 16,
-        "per_device_train_batch_size": 4,
         "max_steps": 6,
         "learning_rate": 0.001,
-        "logging_steps": 1,
         "save_steps": 2,
-        "eval_strategy": "no",
-        "report_to": "none",
-        "use_cpu": True,
-        "disable_tqdm": True,
-        **overrides,
     }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
-
-
-def launch(recipe: Path, *arguments: str, processes: int = 1) -> subprocess.Popen:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*launcher, str(ROOT / "training" / "train_setok.py"), str(recipe), *arguments],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def finish(process: subprocess.Popen) -> None:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output[-3000:]
-
-
-def losses(folder: Path) -> list[dict[str, float]]:
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return [{k: v for k, v in entry.items() if "loss" in k} for entry in history if "loss" in entry]
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_recipes_parse_and_the_command_line_goes_first(recipe, tmp_path):
-    _, data_args, training_args = parse_arguments(
-        [str(recipe), "--max_steps", "3", "--output_dir", str(tmp_path), "--use_cpu", "true"]
-    )
-    assert training_args.max_steps == 3
-    values = yaml.safe_load(recipe.read_text())
-    assert training_args.learning_rate == values["learning_rate"]
-    assert data_args.image_size == values["image_size"]
-
-
-def test_recipe_with_a_typo_is_refused(tmp_path):
-    recipe = tiny_recipe(tmp_path, learning_rat=0.1)
-    with pytest.raises(ValueError, match="learning_rat"):
-        parse_arguments([str(recipe)])
+    return write_recipe(folder, recipe | overrides)
 
 
 def test_every_part_of_the_loss_is_logged_and_adds_up(tmp_path):
@@ -134,7 +81,6 @@ def test_accumulation_does_not_scale_the_loss(tmp_path):
     whole = main([str(tiny_recipe(tmp_path, max_steps=1, per_device_train_batch_size=4))])
     first = losses(tmp_path / "run")[0]
     folder = tmp_path / "accumulated"
-    folder.mkdir()
     main([str(tiny_recipe(folder, max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=2))])
     second = losses(folder / "run")[0]
     assert whole.state.global_step == 1
@@ -143,38 +89,21 @@ def test_accumulation_does_not_scale_the_loss(tmp_path):
 
 
 def test_a_killed_run_resumes_exactly(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    whole.mkdir()
-    killed.mkdir()
-    options = {"max_steps": 40, "adversarial_weight": 0.1, "discriminator_width": 8}
-    finish(launch(tiny_recipe(whole, **options)))
-
-    recipe = tiny_recipe(killed, **options)
-    process = launch(recipe)
-    while not list((killed / "run").glob("checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, process.communicate()[0][-3000:]
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (killed / "run" / "model.safetensors").exists(), "the run ended before it could be killed"
-    finish(launch(recipe))
-
-    assert losses(killed / "run") == losses(whole / "run")
-    expected, resumed = (load_file(folder / "run" / "model.safetensors") for folder in (whole, killed))
-    for name, tensor in expected.items():
-        torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
+    options = {"max_steps": 40, "save_steps": 8, "adversarial_weight": 0.1, "discriminator_width": 8}
+    finish(launch(SCRIPT, tiny_recipe(tmp_path / "whole", **options)))
+    recipe = tiny_recipe(tmp_path / "killed", **options)
+    kill_after_a_checkpoint(launch(SCRIPT, recipe), tmp_path / "killed" / "run")
+    finish(launch(SCRIPT, recipe))
+    assert_same_runs(tmp_path / "killed" / "run", tmp_path / "whole" / "run")
 
 
 def test_two_processes_train_as_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    one.mkdir()
-    two.mkdir()
-    options = {"max_steps": 4, "save_strategy": "no", "config": None}
     config = yaml.safe_load(tiny_recipe(one).read_text())["config"]
     config["detokenizer_config"]["token_noise"] = 0.0  # each process draws its own noise
-    options["config"] = config
-    finish(launch(tiny_recipe(one, per_device_train_batch_size=8, **options)))
-    finish(launch(tiny_recipe(two, per_device_train_batch_size=4, **options), processes=2))
+    options = {"max_steps": 4, "save_strategy": "no", "config": config}
+    finish(launch(SCRIPT, tiny_recipe(one, per_device_train_batch_size=8, **options)))
+    finish(launch(SCRIPT, tiny_recipe(two, per_device_train_batch_size=4, **options), processes=2))
     for single, double in zip(losses(one / "run"), losses(two / "run"), strict=True):
         assert double["contrastive_loss"] == pytest.approx(single["contrastive_loss"], abs=1e-4)
         assert double["reconstruction_loss"] == pytest.approx(single["reconstruction_loss"], abs=1e-4)
@@ -223,7 +152,6 @@ def test_an_encoder_from_scratch_then_all_of_setok(tmp_path):
     encoder = AutoModel.from_pretrained(tmp_path / "run")
     assert encoder.config.model_type == "siglip_vision_model"
     folder = tmp_path / "second"
-    folder.mkdir()
     options = {"vision_model_name_or_path": str(tmp_path / "run"), "learning_rate": 0.0, "max_steps": 1}
     trainer = main([str(tiny_recipe(folder, **options))])
     for name, tensor in trainer.model.setok.vision_encoder.state_dict().items():
@@ -233,7 +161,6 @@ def test_an_encoder_from_scratch_then_all_of_setok(tmp_path):
 def test_going_on_from_a_model_with_other_settings(tmp_path):
     main([str(tiny_recipe(tmp_path, max_steps=1))])
     folder = tmp_path / "second"
-    folder.mkdir()
     start = {"model_name_or_path": str(tmp_path / "run"), "max_steps": 1}
     config = {"num_neighbors": 5, "detokenizer_config": {"token_noise": 0.3}}
     trainer = main([str(tiny_recipe(folder, config=config, **start))])
@@ -241,3 +168,23 @@ def test_going_on_from_a_model_with_other_settings(tmp_path):
     assert trainer.model.config.detokenizer_config.token_noise == 0.3
     with pytest.raises(ValueError, match="num_neighbor is not"):
         main([str(tiny_recipe(folder, config={"num_neighbor": 5}, **start))])
+
+
+def test_the_detokenizer_alone(tmp_path):
+    """The rest of a trained SeTok, and with it the scale of its features, stays as it is."""
+    main([str(tiny_recipe(tmp_path, max_steps=1))])
+    folder = tmp_path / "second"
+    options = {"model_name_or_path": str(tmp_path / "run"), "trainable": ["detokenizer"], "max_steps": 2}
+    main([str(tiny_recipe(folder, **options))])
+    before, after = (load_file(path / "run" / "model.safetensors") for path in (tmp_path, folder))
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed and all(name.startswith("detokenizer.") for name in changed)
+    with pytest.raises(ValueError, match="'detokeniser'"):
+        main([str(tiny_recipe(folder, **options | {"trainable": ["detokeniser"]}))])
+
+
+def test_the_shift_of_the_perceptual_loss_is_the_recipes(tmp_path):
+    options = {"perceptual_weight": 0.5, "perceptual_shift": 3, "perceptual_layers": [1], "max_steps": 1}
+    trainer = main([str(tiny_recipe(tmp_path, **options))])
+    assert (trainer.perceptual_loss.max_shift, trainer.perceptual_loss.layers) == (3, (1,))
+    assert losses(tmp_path / "run")[0]["perceptual_loss"] > 0

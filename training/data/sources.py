@@ -3,27 +3,49 @@
 A part is a mapping:
 
 - `{dataset: emoji_scenes, task: caption, weight: 3}`, with any of `vocabulary`, `image_size`, `seed`;
-- `{dataset: coco, annotations: FILE, images: FOLDER, weight: 1}`;
-- `{dataset: FOLDER, weight: 1}`: `data.json` and `images/`;
-- `{dataset: HUB_ID, split: train, weight: 1}`, with any of `columns` and other arguments of `load_hub_dataset`.
+- `{dataset: coco, annotations: FILE, images: FOLDER}`: masks of categories, also `coco_captions`; `{dataset: refcoco,
+  refs: FILE, annotations: FILE, images: FOLDER}`: referring expressions of the split "train";
+- `{dataset: FOLDER}`: `data.json` and `images/`;
+- `{dataset: HUB_ID}`: its split "train".
 
-`name` sets what a part is called in logs; by default its task, or its dataset.
+Its other keys are arguments of the loader (see `coco.py` and `loaders.py`), such as `split`, `columns` or `on_error`.
+`weight` is 1 by default. `name` sets what a part is called in logs; by default its task, or its dataset.
 """
 
+import inspect
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
+from .coco import load_coco, load_coco_captions, load_refcoco
 from .emoji_dataset import EmojiScenes
 from .emoji_scenes import SceneConfig
 from .loaders import load_hub_dataset, load_image_folder_json
-from .mixture import mix
+from .mixture import Mixture, mix
 
 _LARGEST = 2**31  # scenes of an EmojiScenes part: more than any training sees
 
 
-def load_mixture(parts: list[dict], num_rows: int, seed: int = 0):
-    """The training rows of a recipe's `mixture`, as `mix` gives them."""
+@dataclass
+class MixtureArguments:
+    mixture: list[dict] = field(
+        default_factory=list, metadata={"help": "the data and their weights (see training/data/sources.py)"}
+    )
+    train_examples: int = field(default=100_000, metadata={"help": "rows of the mixture in one epoch"})
+    eval_examples: int = field(
+        default=64, metadata={"help": "rows to evaluate on from each EmojiScenes part's validation split; 0: none"}
+    )
+
+
+def load_mixture(parts: list[dict], num_rows: int, seed: int = 0) -> Mixture:
+    """The training rows of a recipe's `mixture`, as `mix` gives them.
+
+    Raises:
+        ValueError: for a part that is not as above, two of one name, and what the loaders and `mix` refuse.
+    """
     named = _named(parts)
-    weights = {name: part["weight"] for name, part in named.items()}
+    weights = {name: part.get("weight", 1) for name, part in named.items()}
     return mix({name: load_part(part, "train") for name, part in named.items()}, weights, num_rows, seed)
 
 
@@ -32,26 +54,49 @@ def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
     if num_rows == 0:
         return {}
     return {
-        name: [row for _, row in zip(range(num_rows), load_part(part, "validation"), strict=False)]
+        name: list(islice(load_part(part, "validation"), num_rows))
         for name, part in _named(parts).items()
         if part["dataset"] == "emoji_scenes"
     }
 
 
 def load_part(part: dict, split: str):
-    """The rows of one part."""
+    """The rows of one part, from this split where the data have splits and the part names none."""
     options = {key: value for key, value in part.items() if key not in ("dataset", "weight", "name")}
-    dataset = part["dataset"]
-    if dataset == "emoji_scenes":
-        scenes = SceneConfig(**{key: options.pop(key) for key in ("vocabulary", "image_size") if key in options})
-        return EmojiScenes(split, _LARGEST, scenes, tasks=(options.pop("task"),), **options)
-    if dataset == "coco":
-        from .coco import load_coco
+    dataset = str(part["dataset"])
+    if dataset in LOADERS:
+        load = LOADERS[dataset]
+    elif Path(dataset).is_dir():
+        load = partial(load_image_folder_json, dataset)
+    else:
+        load = partial(load_hub_dataset, dataset)
+    signature = inspect.signature(load)
+    if "split" in signature.parameters:
+        options.setdefault("split", split)
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise ValueError(f"The part {part} of the mixture is wrong: {error}.") from error
+    return load(**options)
 
-        return load_coco(**options)
-    if Path(dataset).is_dir():
-        return load_image_folder_json(dataset, **options)
-    return load_hub_dataset(dataset, **({"split": split} | options))
+
+def _load_emoji_scenes(
+    task: str,
+    split: str,
+    seed: int = EmojiScenes.seed,
+    vocabulary: str = SceneConfig.vocabulary,
+    image_size: int = SceneConfig.image_size,
+) -> EmojiScenes:
+    scenes = SceneConfig(vocabulary=vocabulary, image_size=image_size)
+    return EmojiScenes(split, _LARGEST, scenes, tasks=(task,), seed=seed)
+
+
+LOADERS = {
+    "emoji_scenes": _load_emoji_scenes,
+    "coco": load_coco,
+    "coco_captions": load_coco_captions,
+    "refcoco": load_refcoco,
+}
 
 
 def _named(parts: list[dict]) -> dict[str, dict]:
@@ -61,8 +106,8 @@ def _named(parts: list[dict]) -> dict[str, dict]:
     for part in parts:
         if not isinstance(part, dict) or "dataset" not in part:
             raise ValueError(f"A part of the mixture needs the key dataset, got {part!r}.")
-        name = part.get("name", part.get("task", part["dataset"]))
+        name = str(part.get("name", part.get("task", part["dataset"])))
         if name in named:
             raise ValueError(f"Two parts of the mixture are called {name!r}: give one of them another name.")
-        named[name] = {"weight": 1} | part
+        named[name] = part
     return named

@@ -55,6 +55,26 @@ def test_layers_are_chosen():
     assert PerceptualLoss(PixelsAsFeatures(), layers=[0, 1])(-target, target).item() == pytest.approx(2.0)
 
 
+def test_both_images_are_shifted_alike_and_by_no_more_than_the_limit():
+    """The network sees the picture from wherever its corner ended up: the value of each corner is its place."""
+    corners = torch.arange(64.0).view(1, 1, 8, 8).expand(1, 3, 8, 8) / 64
+    seen = []
+
+    class Spy(PixelsAsFeatures):
+        def forward(self, pixel_values, output_hidden_states):
+            seen.append(round(float(pixel_values[0, 0, 0, 0]) * 128 - 64))
+            return super().forward(pixel_values, output_hidden_states)
+
+    loss = PerceptualLoss(Spy(), image_mean=[0.0] * 3, image_std=[1.0] * 3, max_shift=2)
+    for _ in range(100):
+        assert loss(corners, corners).item() == pytest.approx(0.0, abs=1e-6)
+    assert seen[0::2] == seen[1::2]
+    # Rolled down by y and to the right by x, the first corner shows what was y rows and x columns before it
+    assert set(seen) == {(-y % 8) * 8 + (-x % 8) for y in range(3) for x in range(3)}
+    with pytest.raises(ValueError, match="max_shift must not be negative"):
+        PerceptualLoss(PixelsAsFeatures(), max_shift=-1)
+
+
 def test_normalisation_is_the_networks():
     """(x + 1) / 2 is 0.75 and 0.25; less a mean of 0.25 it is 0.5 and 0: a zero feature is at distance 1 from any."""
     loss = PerceptualLoss(PixelsAsFeatures(), image_mean=[0.25] * 3, image_std=[2.0] * 3)
