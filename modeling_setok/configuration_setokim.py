@@ -18,6 +18,9 @@ class SetokimDiffusionConfig(PreTrainedConfig):
             velocity (`"v_prediction"`) is well conditioned at every timestep, so that few steps suffice.
         num_inference_steps: default number of denoising steps of a visual token.
         timesteps_per_token: noise levels at which each token of a training batch is denoised.
+        timestep_shift: towards how much noise training leans. Of uniform u in [0, 1) the noise level
+            `s u / (1 + (s - 1) u)` is trained (Esser et al. 2024, Eq. 23): 1 is uniform, and much of the loss then does
+            not depend on the condition; above 1 the language model learns faster what the next token is.
         condition_dropout: share of training tokens denoised without their condition, for classifier-free guidance.
     """
 
@@ -31,6 +34,7 @@ class SetokimDiffusionConfig(PreTrainedConfig):
     prediction_type: str = "v_prediction"
     num_inference_steps: int = 50
     timesteps_per_token: int = 4
+    timestep_shift: float = 1.0
     condition_dropout: float = 0.1
 
     def validate_values(self):
@@ -40,6 +44,8 @@ class SetokimDiffusionConfig(PreTrainedConfig):
             _check_at_least(name, getattr(self, name), 1)
         if self.hidden_size < 2 or self.hidden_size % 2:
             raise ValueError(f"hidden_size must be even and positive, got {self.hidden_size}.")
+        if self.timestep_shift <= 0:
+            raise ValueError(f"timestep_shift must be positive, got {self.timestep_shift}.")
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"condition_dropout must be in [0, 1), got {self.condition_dropout}.")
 

@@ -104,7 +104,9 @@ class DiffusionHead(nn.Module):
         repeats = self.config.timesteps_per_token
         tokens, conditions = tokens.float().repeat(repeats, 1), conditions.repeat(repeats, 1)
         count, device = len(tokens), tokens.device
-        timesteps = torch.randint(self.config.num_train_timesteps, (count,), device=device)
+        levels, shift = torch.rand(count, device=device), self.config.timestep_shift
+        levels = shift * levels / (1 + (shift - 1) * levels)
+        timesteps = (self.config.num_train_timesteps * levels).long().clamp(max=self.config.num_train_timesteps - 1)
         noise = torch.randn_like(tokens)
         is_null = torch.rand(count, device=device) < self.config.condition_dropout
         prediction = self(self._scheduler.add_noise(tokens, noise, timesteps), timesteps, conditions, is_null)

@@ -5,10 +5,13 @@ Every function takes one input or a list of them, and gives one result or a list
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 CAPTION_REQUEST = "Describe the picture."
 SEGMENT_REQUEST = "Segment {}."
+# Of two paintings: a difference of a colour channel, in [0, 1], up to which nothing has changed, and from which all has
+UNCHANGED, CHANGED = 0.05, 0.15
 
 
 class SetokimTasksMixin:
@@ -35,12 +38,32 @@ class SetokimTasksMixin:
         images = self._paint(processor, [([], prompt) for prompt in prompts], max_new_tokens, **kwargs)
         return images[0] if single else images
 
-    def edit_image(self, processor, images, instructions, max_new_tokens: int | None = None, **kwargs):
-        """The image (PIL) as an instruction changes it, at the detokenizer's size."""
+    def edit_image(
+        self,
+        processor,
+        images,
+        instructions,
+        keep_unchanged: bool = True,
+        max_new_tokens: int | None = None,
+        **kwargs,
+    ):
+        """The image (PIL) as an instruction changes it.
+
+        What the model generates is painted from a few tokens, and coarse. With `keep_unchanged` that painting replaces
+        the image only where it differs from a painting of the image's own tokens, and the result has the image's size.
+        Without, the result is the painting alone, at the detokenizer's size.
+        """
         single, images = _as_list(images)
         _, instructions = _as_list(instructions)
         pairs = [([image], instruction) for image, instruction in _pairs(images, instructions)]
         edited = self._paint(processor, pairs, max_new_tokens, **kwargs)
+        if keep_unchanged:
+            pixel_values = processor.image_processor(images, return_tensors="pt")["pixel_values"].to(self.device)
+            visual_tokens = self.model.get_image_features(pixel_values).visual_tokens
+            before = self.decode_images([self.model.denormalize_tokens(tokens) for tokens in visual_tokens])
+            before = processor.image_processor.postprocess(before)
+            shown = _as_shown(processor, images)
+            edited = [_keep_unchanged(*pictures) for pictures in zip(shown, before, edited, strict=True)]
         return edited[0] if single else edited
 
     def segment(self, processor, images, expressions, max_new_tokens: int | None = None, **kwargs):
@@ -52,14 +75,14 @@ class SetokimTasksMixin:
         _, expressions = _as_list(expressions)
         pairs = [([image], SEGMENT_REQUEST.format(expression)) for image, expression in _pairs(images, expressions)]
         visual_tokens = self._visual_answers(processor, pairs, max_new_tokens, **kwargs)
-        masks = [np.zeros((image.height, image.width), dtype=bool) for image in images]
+        sizes = [(image.height, image.width) for image in _as_shown(processor, images)]
+        masks = [np.zeros(size, dtype=bool) for size in sizes]
         found = [i for i, tokens in enumerate(visual_tokens) if tokens is not None]
         if found:
             pixel_values = processor.image_processor([images[i] for i in found], return_tensors="pt")["pixel_values"]
             logits = self.predict_masks(pixel_values, [visual_tokens[i] for i in found])
             for i, mask in zip(found, logits, strict=True):
-                size = (images[i].height, images[i].width)
-                resized = nn.functional.interpolate(mask[None, None], size=size, mode="bilinear", align_corners=False)
+                resized = nn.functional.interpolate(mask[None, None], sizes[i], mode="bilinear", align_corners=False)
                 masks[i] = (resized[0, 0] > 0).cpu().numpy()
         return masks[0] if single else masks
 
@@ -110,3 +133,20 @@ def _pairs(images: list, texts: list[str]) -> list[tuple]:
             f"Needed is one text for each entry of images, got {len(images)} images and {len(texts)} texts."
         )
     return list(zip(images, texts, strict=True))
+
+
+def _as_shown(processor, images: list) -> list[Image.Image]:
+    """RGB pictures as the image processor reads them (orientation, transparency, paths), at their own size."""
+    image_processor = processor.image_processor
+    return [
+        image_processor.postprocess(image_processor(image, do_resize=False, return_tensors="pt")["pixel_values"])[0]
+        for image in images
+    ]
+
+
+def _keep_unchanged(image: Image.Image, before: Image.Image, after: Image.Image) -> Image.Image:
+    """The image, with `after` where that differs from `before`; both are paintings of the same size."""
+    difference = np.abs(np.asarray(before, dtype=np.float32) - np.asarray(after, dtype=np.float32)).max(-1) / 255
+    changed = ((difference - UNCHANGED) / (CHANGED - UNCHANGED)).clip(0, 1)
+    mask = Image.fromarray((255 * changed).round().astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR)
+    return Image.composite(after.resize(image.size, Image.Resampling.BICUBIC), image, mask)
