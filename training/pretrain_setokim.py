@@ -59,6 +59,9 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
     set_seed(training_args.seed)
 
     train_data = load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed)
+    checkpoint = last_checkpoint(training_args)
+    if checkpoint is not None:  # which has the vocabulary and the scale of visual tokens that the run began with
+        model_args.model_name_or_path = checkpoint
     model, processor = build_model(model_args, train_data)
     train_only(model, model_args.trainable)
     logger.info("Parameters: %s", part_sizes(model))
@@ -70,7 +73,7 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
         eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     trainer.save_model()
     return trainer

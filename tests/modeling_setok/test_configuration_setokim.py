@@ -81,6 +81,7 @@ def test_save_and_load(tmp_path):
         (SetokimDiffusionConfig, {"hidden_size": 33}, "even"),
         (SetokimDiffusionConfig, {"num_inference_steps": 0}, "num_inference_steps"),
         (SetokimDiffusionConfig, {"condition_dropout": 1.0}, r"\[0, 1\)"),
+        (SetokimDiffusionConfig, {"timestep_shift": 0.0}, "timestep_shift must be positive"),
         (SetokimMaskDecoderConfig, {"hidden_size": 250}, "multiple of"),
         (SetokimMaskDecoderConfig, {"num_hidden_layers": 0}, "num_hidden_layers"),
         (SetokimMaskDecoderConfig, {"token_noise": -0.1}, "token_noise"),

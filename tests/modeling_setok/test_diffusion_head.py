@@ -53,6 +53,16 @@ def test_loss_is_the_error_of_what_is_predicted(monkeypatch, prediction_type):
     torch.testing.assert_close(loss.double(), target.double().square().mean(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(("shift", "share"), [(1.0, 0.3), (4.0, 0.632), (0.25, 0.097)])
+def test_timestep_shift(monkeypatch, shift, share):
+    """Noise level t is reached by u = t / (s - (s - 1) t) and below: of all tokens 1 - u are above it."""
+    head, seen = random_head(timestep_shift=shift, timesteps_per_token=1), []
+    monkeypatch.setattr(head, "forward", lambda noisy, timesteps, *_: seen.append(timesteps) or noisy)
+    head.loss(torch.randn(20_000, 3), torch.randn(20_000, 4))
+    assert seen[0].min() >= 0 and seen[0].max() < 1000
+    assert (seen[0] >= 700).float().mean() == pytest.approx(share, abs=0.02)
+
+
 def test_every_parameter_gets_a_gradient():
     head = random_head(condition_dropout=0.0)
     head.loss(torch.randn(1, 3), torch.randn(1, 4)).backward()

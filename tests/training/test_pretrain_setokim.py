@@ -50,6 +50,14 @@ def test_a_new_setokim_is_trained_and_saved_whole(recipe, setok_folder, rows, tm
     torch.testing.assert_close(torch.cat(tokens).std(0), torch.ones(16), rtol=0, atol=1e-4)
 
 
+def test_a_run_that_goes_on_keeps_its_vocabulary(recipe, mixture, tmp_path):
+    """Even if the recipe's texts, from which a tokenizer would be learned, are others by then."""
+    main([str(recipe(tmp_path, max_steps=2))])
+    vocabulary = SetokimProcessor.from_pretrained(tmp_path / "run").tokenizer.get_vocab()
+    main([str(recipe(tmp_path, max_steps=3, mixture=mixture[-1:]))])
+    assert SetokimProcessor.from_pretrained(tmp_path / "run").tokenizer.get_vocab() == vocabulary
+
+
 def test_the_mask_decoder_of_a_trained_setokim(recipe, setokim_folder, mixture, tmp_path):
     referring = [part for part in mixture if part["task"] == "referring"]
     path = recipe(
