@@ -130,7 +130,7 @@ def work_through(
         outlined += f", IoU with the true one {_overlap(mask, exercise.mask):.2f}"
     outlined = Reply(SEGMENT_REQUEST.format(exercise.expression), outlined)
 
-    edited = model.edit_image(processor, exercise.source, exercise.instruction).resize(exercise.source.size)
+    edited = model.edit_image(processor, exercise.source, exercise.instruction)
     changed = f"a picture that differs from the one before by {_difference(edited, exercise.source):.0%}"
     if exercise.result is not None:
         changed = (
