@@ -23,7 +23,7 @@ class EmojiScenes:
         num_scenes: the number of scenes and of rows.
         config: what the scenes look like.
         tasks: names in `tasks.TASKS`: "concepts", "caption", "question", "text_to_image", "edit", "referring",
-            "two_images", "text_only", "conversation".
+            "two_images", "text_only", "conversation", "presence", "outlines".
         seed: another seed, other scenes.
 
     Raises:

@@ -24,11 +24,11 @@ FEATURES = Features(
   `{"type": "mask", "text": None}` (assistant only: the visual tokens of what the next of `masks` covers; it takes no
   entry of `images`).
 - masks: pictures of mode "L", 0 or 255, as large as `images[0]`, to which they belong. Task "concepts": one per object,
-  in the order of `concepts`. Task "referring": one per "mask" part.
+  in the order of `concepts`. Tasks "referring" and "outlines": one per "mask" part.
 - concepts: names of the objects in `images[0]`, a name once per object, if the row has exactly one picture; else empty.
   Where there are masks, one name per mask.
 - task: "reconstruction", "concepts", "caption", "question", "text_to_image", "edit", "referring", "two_images",
-  "text_only", or "conversation" (turns of a kind that is not known).
+  "text_only", "presence", "outlines", or "conversation" (turns of a kind that is not known).
 - question_type: finer kind within a task, for evaluation by kind; None where there is none.
 """
 

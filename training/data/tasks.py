@@ -4,7 +4,7 @@ Each takes the scene and a `Draw` (random choices) and gives a row. `TASKS` name
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,12 +86,7 @@ def question(scene: Scene, draw: Draw) -> dict:
 def conversation(scene: Scene, draw: Draw) -> dict:
     """Several questions about one picture, one after the other."""
     answers = {asked: answer for _, asked, answer in (_ask(scene, draw) for _ in range(CONVERSATION_LENGTH))}
-    messages = [
-        message
-        for asked, answer in answers.items()
-        for message in schema.exchange([schema.text(asked)], [schema.text(answer)])
-    ]
-    messages[0]["content"].insert(0, schema.image())
+    messages = _turns(([schema.text(asked)], [schema.text(answer)]) for asked, answer in answers.items())
     return schema.row("conversation", images=[picture(scene)], messages=messages, concepts=scene.names)
 
 
@@ -104,25 +99,59 @@ def text_only(scene: Scene, draw: Draw) -> dict:
     )
 
 
+def presence(scene: Scene, draw: Draw) -> dict:
+    """Yes-no questions about one picture: for objects in it and for as many that are not, in random order."""
+    present = draw.rng.permutation(sorted(set(scene.names)))[: CONVERSATION_LENGTH // 2].tolist()
+    answers = dict.fromkeys(present, "yes") | dict.fromkeys(draw.absent_names(scene)[: len(present)], "no")
+    names = draw.rng.permutation(list(answers)).tolist()
+    messages = _turns(
+        ([schema.text(f"Is there {a(noun(name))} in the picture?")], [schema.text(answers[name])]) for name in names
+    )
+    return schema.row("presence", images=[picture(scene)], messages=messages, concepts=scene.names)
+
+
 def referring(scene: Scene, draw: Draw) -> dict:
     """The user asks for an object's (or all equal objects') outline; the assistant turn is its visual tokens."""
+    return _refer("referring", scene, draw, [draw.one_of(_targets(scene))])
+
+
+def outlines(scene: Scene, draw: Draw) -> dict:
+    """The user asks for one outline after the other."""
+    targets = _targets(scene)
+    order = draw.rng.permutation(len(targets))[:CONVERSATION_LENGTH]
+    return _refer("outlines", scene, draw, [targets[i] for i in order])
+
+
+def _targets(scene: Scene) -> list[tuple[list[int], str]]:
+    """(objects, expression) of everything to refer to."""
     targets = [([index], expression) for index, expression in language.referring_expressions(scene)]
     for name, count in Counter(scene.names).items():
         if count > 1:
             members = [i for i, other in enumerate(scene.names) if other == name]
             targets.append((members, f"all {plural(name)}"))
-    members, expression = draw.one_of(targets)
-    request = draw.one_of(("Segment {}.", "Outline {}.", "Show me where to find {}.")).format(expression)
+    return targets
+
+
+def _refer(task: str, scene: Scene, draw: Draw, targets: Sequence[tuple[list[int], str]]) -> dict:
+    requests = [draw.one_of(REFERRING_REQUESTS).format(expression) for _, expression in targets]
     return schema.row(
-        "referring",
+        task,
         images=[picture(scene)],
-        messages=schema.exchange([schema.image(), schema.text(request)], [schema.mask()]),
-        masks=[mask_picture(scene.masks[members].any(0))],
-        concepts=[scene.names[members[0]]],
+        messages=_turns(([schema.text(request)], [schema.mask()]) for request in requests),
+        masks=[mask_picture(scene.masks[members].any(0)) for members, _ in targets],
+        concepts=[scene.names[members[0]] for members, _ in targets],
     )
 
 
+def _turns(exchanges: Iterable[tuple[list[dict], list[dict]]]) -> list[dict]:
+    """Messages of a conversation that begins with a picture."""
+    messages = [message for question, answer in exchanges for message in schema.exchange(question, answer)]
+    messages[0]["content"].insert(0, schema.image())
+    return messages
+
+
 CONVERSATION_LENGTH = 4  # questions, of which none comes twice
+REFERRING_REQUESTS = ("Segment {}.", "Outline {}.", "Show me where to find {}.")
 CAPTION_REQUESTS = ("Describe the picture.", "What does the picture show?", "Write a caption for this picture.")
 
 # --- questions: each gives (question, answer), or None where the scene does not allow it ------------------------------
@@ -266,4 +295,6 @@ TASKS: dict[str, Callable[[Scene, Draw], dict]] = {
     "two_images": two_images,
     "text_only": text_only,
     "conversation": conversation,
+    "presence": presence,
+    "outlines": outlines,
 }

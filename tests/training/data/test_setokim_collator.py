@@ -10,7 +10,9 @@ from training.bpe_tokenizer import train_tokenizer
 from training.data import EmojiScenes, schema
 from training.data.setokim_collator import SetokimCollator
 
-TASKS = ("caption", "question", "text_to_image", "edit", "referring", "two_images", "text_only", "conversation")
+TASKS = (
+    "caption", "question", "text_to_image", "edit", "referring", "two_images", "text_only", "conversation", "outlines",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def test_placeholders_are_compact_and_only_targets_are_labels(collator, rows):
                 for turn in row["messages"]
             ]
             assert (batch["input_ids"][i] == token_id).sum() == sum(turns)
-            assert (batch["labels"][i] == token_id).sum() == turns[1]
+            assert (batch["labels"][i] == token_id).sum() == sum(turns[1::2])
 
 
 def test_several_turns_are_all_learned(collator):

@@ -158,16 +158,45 @@ def resolve(expression: str, scene) -> list[int]:
     return [members[order[0]]]
 
 
+def refers_truly(row: dict, scene, turn: int) -> list[int]:
+    """Checks that the mask after a request covers what it asks for, and gives the objects."""
+    expression = re.fullmatch(r"(?:Segment|Outline|Show me where to find) (.+)\.", words(row, turn))[1]
+    members = resolve(expression, scene)
+    assert np.array_equal(np.asarray(row["masks"][turn // 2]) > 0, scene.masks[members].any(0))
+    assert row["concepts"][turn // 2] == scene.names[members[0]] and types(row, turn + 1) == ["mask"]
+    return members
+
+
 def test_referring_masks():
     several = 0
     for row, scene in rows_and_scenes("referring", 400):
-        request = words(row, 0)
-        expression = re.fullmatch(r"(?:Segment|Outline|Show me where to find) (.+)\.", request)[1]
-        members = resolve(expression, scene)
-        assert np.array_equal(np.asarray(row["masks"][0]) > 0, scene.masks[members].any(0))
-        assert row["concepts"] == [scene.names[members[0]]] and types(row, 1) == ["mask"]
+        refers_truly(row, scene, 0)
         several += scene.names.count(row["concepts"][0]) > 1
     assert several > 10
+
+
+def test_outlines_of_one_picture():
+    lengths = Counter()
+    for row, scene in rows_and_scenes("outlines", 100):
+        asked = []
+        for turn in range(0, len(row["messages"]), 2):
+            refers_truly(row, scene, turn)
+            asked.append(words(row, turn).split(" the ")[-1])
+        assert len(set(asked)) == len(asked) == len(row["masks"])
+        lengths[len(asked)] += 1
+    assert set(lengths) == {1, 2, 3, 4} and lengths[4] > 20
+
+
+def test_presence_asks_for_what_is_there_and_what_is_not():
+    first = Counter()
+    for row, scene in rows_and_scenes("presence", 200):
+        turns = range(0, len(row["messages"]), 2)
+        answers = [words(row, turn + 1) for turn in turns]
+        assert answers == [right_answer(words(row, turn), scene) for turn in turns]
+        assert answers.count("yes") == answers.count("no") == min(2, len(set(scene.names)))
+        assert len({words(row, turn) for turn in turns}) == len(answers)
+        first[answers[0]] += 1
+    assert min(first.values()) > 70
 
 
 def test_edits_change_only_what_they_say():
