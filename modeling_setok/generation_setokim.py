@@ -234,6 +234,20 @@ class SetokimGenerationMixin(GenerationMixin):
         tokens, token_mask = self._pad(visual_tokens)
         return self.mask_decoder(patch_embeddings, grid_size, self.model.normalize_tokens(tokens), token_mask)
 
+    @torch.no_grad()
+    def ground_tokens(self, pixel_values: torch.Tensor, visual_tokens: list[torch.Tensor]) -> list[torch.Tensor]:
+        """For visual tokens, each (n_i, D), the tokens (m_i, D) of images (M, 3, H, W) that they are nearest to.
+
+        What an answer refers to are tokens of its image, but sampled ones are only close to them. m_i <= n_i: no token
+        of an image comes twice.
+        """
+        image_tokens = self.model.get_image_features(pixel_values.to(self.device)).visual_tokens
+        grounded = []
+        for tokens, candidates in zip(visual_tokens, image_tokens, strict=True):
+            nearest = torch.cdist(self.model.normalize_tokens(tokens.to(self.device)), candidates.float()).argmin(1)
+            grounded.append(self.model.denormalize_tokens(candidates[nearest.unique()]))
+        return grounded
+
     def _pad(self, visual_tokens: list[torch.Tensor]) -> tuple[torch.Tensor, torch.BoolTensor]:
         if not visual_tokens or any(tokens.ndim != 2 or len(tokens) == 0 for tokens in visual_tokens):
             raise ValueError("visual_tokens must be a list of (n, D) tensors with n >= 1, one per image.")

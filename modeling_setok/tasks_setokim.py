@@ -11,7 +11,7 @@ from torch import nn
 CAPTION_REQUEST = "Describe the picture."
 SEGMENT_REQUEST = "Segment {}."
 # Of two paintings: a difference of a colour channel, in [0, 1], up to which nothing has changed, and from which all has
-UNCHANGED, CHANGED = 0.05, 0.15
+UNCHANGED, CHANGED = 0.2, 0.4
 
 
 class SetokimTasksMixin:
@@ -66,10 +66,20 @@ class SetokimTasksMixin:
             edited = [_keep_unchanged(*pictures) for pictures in zip(shown, before, edited, strict=True)]
         return edited[0] if single else edited
 
-    def segment(self, processor, images, expressions, max_new_tokens: int | None = None, **kwargs):
+    def segment(
+        self,
+        processor,
+        images,
+        expressions,
+        ground: bool = True,
+        max_new_tokens: int | None = None,
+        **kwargs,
+    ):
         """Mask (H, W) bool, a numpy array of the image's own size, of what an expression such as "the dog" refers to.
 
-        Where the model answers without visual tokens, the mask is empty.
+        With `ground` the mask decoder gets the image's own tokens that are nearest to the generated ones (see
+        `ground_tokens`), without it the generated ones. Where the model answers without visual tokens, the mask is
+        empty.
         """
         single, images = _as_list(images)
         _, expressions = _as_list(expressions)
@@ -80,7 +90,10 @@ class SetokimTasksMixin:
         found = [i for i, tokens in enumerate(visual_tokens) if tokens is not None]
         if found:
             pixel_values = processor.image_processor([images[i] for i in found], return_tensors="pt")["pixel_values"]
-            logits = self.predict_masks(pixel_values, [visual_tokens[i] for i in found])
+            prompts = [visual_tokens[i] for i in found]
+            if ground:
+                prompts = self.ground_tokens(pixel_values, prompts)
+            logits = self.predict_masks(pixel_values, prompts)
             for i, mask in zip(found, logits, strict=True):
                 resized = nn.functional.interpolate(mask[None, None], sizes[i], mode="bilinear", align_corners=False)
                 masks[i] = (resized[0, 0] > 0).cpu().numpy()

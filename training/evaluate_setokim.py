@@ -86,8 +86,9 @@ def evaluate_setokim(
           true result. `edit_found`, of the objects to add or to put in another's place, and `_found_chance`;
           `edit_background_accuracy` of the backgrounds to recolour. By kind of edit `edit_add_l1`,
           `edit_unchanged_add_l1` …;
-        - referring: `referring_ciou` and `_giou` (see `ReferringIoU`). The same with `referring_everything_` for a mask
-          of the whole picture, and with `referring_clusters_` for the best union of SeTok's clusters.
+        - referring: `referring_ciou` and `_giou` (see `ReferringIoU`). The same with `referring_ungrounded_` for the
+          mask from the tokens as they were generated (`ground=False`), with `referring_everything_` for a mask of the
+          whole picture, and with `referring_clusters_` for the best union of SeTok's clusters.
 
     Raises:
         ValueError: an unknown task, or names that SeTok's concept bank lacks.
@@ -245,11 +246,14 @@ class _Evaluation:
         pictures = [example.row["images"][0] for example in examples]
         expressions = [_EXPRESSION.fullmatch(example.request)[1] for example in examples]
         masks = self.model.segment(self.processor, pictures, expressions, **self._sampling(examples))
+        ungrounded = self.model.segment(self.processor, pictures, expressions, ground=False, **self._sampling(examples))
+        clusters_of_pictures = self.judge.clusters(pictures)
         observations = []
-        for example, mask, clusters in zip(examples, masks, self.judge.clusters(pictures), strict=True):
+        for example, mask, other, clusters in zip(examples, masks, ungrounded, clusters_of_pictures, strict=True):
             truth = np.asarray(example.row["masks"][0]) > 0
             candidates = {
                 "referring": mask,
+                "referring_ungrounded": other,
                 "referring_everything": np.ones_like(truth),
                 "referring_clusters": best_union(upsample_labels(clusters, truth.shape), truth),
             }
@@ -391,6 +395,8 @@ ROWS = [
     ("edit, recolour: background", "edit_background_accuracy", ".3f"),
     ("referring: cIoU", "referring_ciou", ".3f"),
     ("referring: gIoU", "referring_giou", ".3f"),
+    ("referring: cIoU, tokens as generated", "referring_ungrounded_ciou", ".3f"),
+    ("referring: gIoU, tokens as generated", "referring_ungrounded_giou", ".3f"),
     ("referring: cIoU, whole picture", "referring_everything_ciou", ".3f"),
     ("referring: gIoU, whole picture", "referring_everything_giou", ".3f"),
     ("referring: cIoU, best clusters", "referring_clusters_ciou", ".3f"),

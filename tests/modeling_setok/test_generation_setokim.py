@@ -268,6 +268,18 @@ def test_logits_processor_by_hand(model):
     assert text_only[0, start] == -torch.inf
 
 
+def test_grounded_tokens_are_the_nearest_of_their_own_image(processor, model):
+    pixel_values = processor.image_processor(pictures(2))["pixel_values"]
+    own = [model.model.denormalize_tokens(t) for t in model.get_image_features(pixel_values).visual_tokens]
+    assert min(map(len, own)) > 2
+    noisy = [own[0][[2, 0, 2]] + 1e-3, own[1][[1]] - 1e-3]
+    grounded = model.ground_tokens(pixel_values, noisy)
+    torch.testing.assert_close(grounded, [own[0][[0, 2]], own[1][[1]]])
+    foreign = model.ground_tokens(pixel_values, [own[1][:1], own[0][:1]])
+    for tokens, candidates in zip(foreign, own, strict=True):
+        assert (tokens[:, None] == candidates).all(-1).any()
+
+
 # randomness and guidance
 
 

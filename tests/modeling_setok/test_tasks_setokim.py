@@ -123,8 +123,14 @@ def test_segment_is_of_the_generated_tokens(processor, model, monkeypatch):
 
     monkeypatch.setattr(model, "predict_masks", predict_masks)
     images = pictures(2)
-    masks = model.segment(processor, images, ["a", "b"], max_visual_tokens=3)
+    masks = model.segment(processor, images, ["a", "b"], ground=False, max_visual_tokens=3)
     assert masks[0].all() and not masks[1].any()
+    generated = given["visual_tokens"]
+    model.segment(processor, images, ["a", "b"], max_visual_tokens=3)
+    grounded = model.ground_tokens(given["pixel_values"], generated)
+    torch.testing.assert_close(given["visual_tokens"], grounded)
+    assert not torch.allclose(grounded[0], generated[0][: len(grounded[0])])
+    given["visual_tokens"] = generated
     assert torch.equal(given["pixel_values"], processor.image_processor(images)["pixel_values"])
     assert all(tokens.shape[1] == 16 and 1 <= len(tokens) <= 3 for tokens in given["visual_tokens"])
 

@@ -243,8 +243,8 @@ def test_only_the_tasks_asked_for_and_the_options_given(world):
     oracle = Oracle(world).train()
     results = evaluate(oracle, tasks=["referring"], visual_temperature=0.5, batch_size=20)
     assert {name.removeprefix("held_out_").split("_")[0] for name in results} == {"num", "referring"}
-    assert [len(options.pop("generator")) for options in oracle.options] == [20, 4]
-    assert oracle.options == [{"visual_temperature": 0.5}] * 2
+    assert [len(options.pop("generator")) for options in oracle.options] == [20, 20, 4, 4]
+    assert oracle.options == [{"visual_temperature": 0.5}, {"visual_temperature": 0.5, "ground": False}] * 2
     assert oracle.training
 
 
