@@ -31,6 +31,7 @@ TRAIN_SETOK = "python training/train_setok.py training/recipes/setok_emoji_tiny.
 TRAIN_SETOKIM = """
   python training/pretrain_setokim.py training/recipes/setokim_emoji_tiny_pretrain.yaml
   python training/pretrain_setokim.py training/recipes/setokim_emoji_tiny_masks.yaml
+  python training/finetune_setokim.py training/recipes/setokim_emoji_tiny_presence.yaml
   python training/finetune_setokim.py training/recipes/setokim_emoji_tiny_finetune.yaml
   python -m training.demo --setokim runs/setokim-emoji-tiny"""
 
