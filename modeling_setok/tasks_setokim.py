@@ -5,13 +5,17 @@ Every function takes one input or a list of them, and gives one result or a list
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import nn
 
 CAPTION_REQUEST = "Describe the picture."
 SEGMENT_REQUEST = "Segment {}."
+# A generated token stands for a token of the image, unchanged, if their squared distance is below `SAME_TOKEN` (two
+# random tokens are 2 apart) and what became of that token's region changes the mean colour of the whole picture, in
+# [0, 1], by less than `SMALL_EFFECT`: tokens of a background lie close together, whatever their colour.
+SAME_TOKEN, SMALL_EFFECT = 1.0, 0.06
 # Of two paintings: a difference of a colour channel, in [0, 1], up to which nothing has changed, and from which all has
-UNCHANGED, CHANGED = 0.2, 0.4
+UNCHANGED, CHANGED = 0.05, 0.15
 
 
 class SetokimTasksMixin:
@@ -35,7 +39,8 @@ class SetokimTasksMixin:
     def generate_image(self, processor, prompts, max_new_tokens: int | None = None, **kwargs):
         """A PIL image painted from a description, such as "Draw: a red car on a plain blue background."."""
         single, prompts = _as_list(prompts)
-        images = self._paint(processor, [([], prompt) for prompt in prompts], max_new_tokens, **kwargs)
+        pairs = [([], prompt) for prompt in prompts]
+        images = self._paint(processor, self._visual_answers(processor, pairs, max_new_tokens, **kwargs))
         return images[0] if single else images
 
     def edit_image(
@@ -49,21 +54,21 @@ class SetokimTasksMixin:
     ):
         """The image (PIL) as an instruction changes it.
 
-        What the model generates is painted from a few tokens, and coarse. With `keep_unchanged` that painting replaces
-        the image only where it differs from a painting of the image's own tokens, and the result has the image's size.
-        Without, the result is the painting alone, at the detokenizer's size.
+        What the model generates is sampled, and painted from a few tokens: nothing of it is exactly the image. With
+        `keep_unchanged`, generated tokens that stand for an unchanged token of the image give way to it; then the
+        painting replaces the image only where it differs from a painting of the image's own tokens. The result has the
+        image's size. Without, it is the painting of the generated tokens, at the detokenizer's size.
         """
         single, images = _as_list(images)
         _, instructions = _as_list(instructions)
         pairs = [([image], instruction) for image, instruction in _pairs(images, instructions)]
-        edited = self._paint(processor, pairs, max_new_tokens, **kwargs)
+        visual_tokens = self._visual_answers(processor, pairs, max_new_tokens, **kwargs)
         if keep_unchanged:
-            pixel_values = processor.image_processor(images, return_tensors="pt")["pixel_values"].to(self.device)
-            visual_tokens = self.model.get_image_features(pixel_values).visual_tokens
-            before = self.decode_images([self.model.denormalize_tokens(tokens) for tokens in visual_tokens])
-            before = processor.image_processor.postprocess(before)
-            shown = _as_shown(processor, images)
-            edited = [_keep_unchanged(*pictures) for pictures in zip(shown, before, edited, strict=True)]
+            visual_tokens, before = self._restore_tokens(processor, images, visual_tokens)
+            after, shown = self._paint(processor, visual_tokens), _as_shown(processor, images)
+            edited = [_replace_changed(*pictures) for pictures in zip(shown, before, after, strict=True)]
+        else:
+            edited = self._paint(processor, visual_tokens)
         return edited[0] if single else edited
 
     def segment(
@@ -130,9 +135,26 @@ class SetokimTasksMixin:
         )
         return [images[0] if images else None for images in output.visual_tokens]
 
-    def _paint(self, processor, prompts, max_new_tokens, **kwargs) -> list:
-        visual_tokens = self._visual_answers(processor, prompts, max_new_tokens, **kwargs)
+    def _paint(self, processor, visual_tokens: list[torch.Tensor]) -> list[Image.Image]:
         return processor.image_processor.postprocess(self.decode_images(visual_tokens))
+
+    def _restore_tokens(self, processor, images: list, visual_tokens: list[torch.Tensor]) -> tuple[list, list]:
+        """The visual tokens with the images' own in place of those that differ by no more than sampling does, and
+        paintings of the images' own tokens."""
+        pixel_values = processor.image_processor(images, return_tensors="pt")["pixel_values"].to(self.device)
+        features = self.model.get_image_features(pixel_values)
+        own = [self.model.denormalize_tokens(tokens) for tokens in features.visual_tokens]
+        before, after = self._paint(processor, own), self._paint(processor, visual_tokens)
+        masks = self.model.setok.concept_masks(features.setok_output, size=before[0].size[::-1])  # (I, C, H, W)
+        restored = []
+        for i, tokens in enumerate(visual_tokens):
+            distances = torch.cdist(self.model.normalize_tokens(tokens), features.visual_tokens[i].float())
+            distances, nearest = (distances.square() / tokens.shape[1]).min(1)
+            difference = torch.from_numpy(_difference(before[i], after[i])).to(masks)
+            effects = torch.einsum("chw,hwk->ck", masks[i], difference).abs().amax(1) / masks[i, 0].numel()
+            same = (distances < SAME_TOKEN) & (effects[nearest] < SMALL_EFFECT)
+            restored.append(torch.where(same[:, None], own[i][nearest], tokens))
+        return restored, before
 
 
 def _as_list(value) -> tuple[bool, list]:
@@ -157,9 +179,15 @@ def _as_shown(processor, images: list) -> list[Image.Image]:
     ]
 
 
-def _keep_unchanged(image: Image.Image, before: Image.Image, after: Image.Image) -> Image.Image:
+def _difference(before: Image.Image, after: Image.Image) -> np.ndarray:
+    """(H, W, 3) float32 in [-1, 1]."""
+    return (np.asarray(after, dtype=np.float32) - np.asarray(before, dtype=np.float32)) / 255
+
+
+def _replace_changed(image: Image.Image, before: Image.Image, after: Image.Image) -> Image.Image:
     """The image, with `after` where that differs from `before`; both are paintings of the same size."""
-    difference = np.abs(np.asarray(before, dtype=np.float32) - np.asarray(after, dtype=np.float32)).max(-1) / 255
-    changed = ((difference - UNCHANGED) / (CHANGED - UNCHANGED)).clip(0, 1)
-    mask = Image.fromarray((255 * changed).round().astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR)
+    changed = (np.abs(_difference(before, after)).max(-1) - UNCHANGED) / (CHANGED - UNCHANGED)
+    mask = Image.fromarray((255 * changed.clip(0, 1)).round().astype(np.uint8))
+    mask = mask.filter(ImageFilter.MaxFilter(5))  # a margin of two pixels
+    mask = mask.resize(image.size, Image.Resampling.BILINEAR)
     return Image.composite(after.resize(image.size, Image.Resampling.BICUBIC), image, mask)
