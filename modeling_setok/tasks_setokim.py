@@ -83,25 +83,22 @@ class SetokimTasksMixin:
         """Mask (H, W) bool, a numpy array of the image's own size, of what an expression such as "the dog" refers to.
 
         With `ground` the mask decoder gets the image's own tokens that are nearest to the generated ones (see
-        `ground_tokens`), without it the generated ones. Where the model answers without visual tokens, the mask is
-        empty.
+        `ground_tokens`), without it the generated ones.
         """
         single, images = _as_list(images)
         _, expressions = _as_list(expressions)
         pairs = [([image], SEGMENT_REQUEST.format(expression)) for image, expression in _pairs(images, expressions)]
         visual_tokens = self._visual_answers(processor, pairs, max_new_tokens, **kwargs)
-        sizes = [(image.height, image.width) for image in _as_shown(processor, images)]
-        masks = [np.zeros(size, dtype=bool) for size in sizes]
-        found = [i for i, tokens in enumerate(visual_tokens) if tokens is not None]
-        if found:
-            pixel_values = processor.image_processor([images[i] for i in found], return_tensors="pt")["pixel_values"]
-            prompts = [visual_tokens[i] for i in found]
-            if ground:
-                prompts = self.ground_tokens(pixel_values, prompts)
-            logits = self.predict_masks(pixel_values, prompts)
-            for i, mask in zip(found, logits, strict=True):
-                resized = nn.functional.interpolate(mask[None, None], sizes[i], mode="bilinear", align_corners=False)
-                masks[i] = (resized[0, 0] > 0).cpu().numpy()
+        pixel_values = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+        if ground:
+            visual_tokens = self.ground_tokens(pixel_values, visual_tokens)
+        masks = []
+        for image, logits in zip(
+            _as_shown(processor, images), self.predict_masks(pixel_values, visual_tokens), strict=True
+        ):
+            size = (image.height, image.width)
+            resized = nn.functional.interpolate(logits[None, None], size, mode="bilinear", align_corners=False)
+            masks.append((resized[0, 0] > 0).cpu().numpy())
         return masks[0] if single else masks
 
     def _inputs(self, processor, prompts: list[tuple[list, str]], answer_starts: str = ""):
@@ -125,15 +122,15 @@ class SetokimTasksMixin:
         answers = sequences[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in processor.batch_decode(answers, skip_special_tokens=True)]
 
-    def _visual_answers(self, processor, prompts, max_new_tokens, **kwargs) -> list[torch.Tensor | None]:
-        """The visual tokens (n, D) of the first image in each answer. The answer is made to begin with an image."""
+    def _visual_answers(self, processor, prompts, max_new_tokens, **kwargs) -> list[torch.Tensor]:
+        """The visual tokens (n, D), n >= 1, of the image that each answer is made to begin with."""
         limit = kwargs.get("max_visual_tokens") or self.config.vision_config.max_tokens
         image_start = processor.tokenizer.convert_ids_to_tokens(self.config.image_start_token_id)
         inputs = self._inputs(processor, prompts, answer_starts=image_start)
         output = self.generate(
             **inputs, max_new_tokens=max_new_tokens or limit + 2, return_dict_in_generate=True, **kwargs
         )
-        return [images[0] if images else None for images in output.visual_tokens]
+        return [images[0] for images in output.visual_tokens]
 
     def _paint(self, processor, visual_tokens: list[torch.Tensor]) -> list[Image.Image]:
         return processor.image_processor.postprocess(self.decode_images(visual_tokens))
