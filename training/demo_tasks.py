@@ -13,6 +13,7 @@ from modeling_setok.tasks_setokim import CAPTION_REQUEST, SEGMENT_REQUEST
 from processing import SetokimProcessor, contact_sheet, draw_mask, side_by_side
 from training.data import TASKS, SceneConfig, concept_names, language, make_scene
 from training.data.tasks import QUESTIONS, Draw
+from training.metrics import ReferringIoU
 
 PROMPT = "Draw: a red car, an owl and a cupcake on a plain blue background."
 CAVEAT = (
@@ -187,7 +188,7 @@ def _tile(picture: Image.Image) -> Image.Image:
 
 def _overlap(mask: np.ndarray, truth: np.ndarray) -> float:
     """Intersection over union."""
-    return (mask & truth).sum() / (mask | truth).sum()
+    return ReferringIoU().compute(predictions=[mask], references=[truth])["giou"]
 
 
 def _difference(first: Image.Image, second: Image.Image) -> float:
