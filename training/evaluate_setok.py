@@ -1,6 +1,5 @@
 """Measures a SeTok: python -m training.evaluate_setok --model model_cards/setok-emoji-tiny"""
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from training.metrics import (
     kmeans_labels,
     patch_labels,
 )
+from training.report import choose_device, format_rows, write_results
 
 GROUPINGS = ("setok", "kmeans", "grid")
 
@@ -218,13 +218,7 @@ ROWS = [
 
 def format_table(results: dict[str, float]) -> str:
     """The table of what `evaluate_setok` returned."""
-    columns = {"all": "", "held-out pairs": "held_out_"}
-    columns = {title: prefix for title, prefix in columns.items() if f"{prefix}num_images" in results}
-    lines = [" " * 42 + "".join(f"{title:>16}" for title in columns)]
-    for title, key, form in ROWS:
-        if key in results:
-            lines.append(f"{title:42}" + "".join(f"{results[prefix + key]:16{form}}" for prefix in columns.values()))
-    return "\n".join(lines)
+    return format_rows(ROWS, results)
 
 
 @dataclass
@@ -254,9 +248,7 @@ def _pictures(folder: str) -> list[Example]:
 
 def main() -> None:
     (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
-    device = arguments.device
-    if device is None:
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    device = choose_device(arguments.device)
     model = SetokForPreTraining.from_pretrained(arguments.model).to(device)
     image_processor = SetokImageProcessor.from_pretrained(arguments.model)
     if arguments.data:
@@ -278,8 +270,7 @@ def main() -> None:
     print(f"{arguments.model} on {source}, {results['seconds']:.0f} s\n")
     print(format_table(results))
     if arguments.output:
-        with open(arguments.output, "w", encoding="utf-8") as file:
-            json.dump({"arguments": vars(arguments), "results": results}, file, indent=2)
+        write_results(arguments.output, arguments, results)
 
 
 if __name__ == "__main__":

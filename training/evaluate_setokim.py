@@ -3,7 +3,6 @@
 python -m training.evaluate_setokim --model model_cards/setokim-emoji-tiny --setok model_cards/setok-emoji-tiny
 """
 
-import json
 import re
 import time
 from collections import Counter
@@ -22,8 +21,8 @@ from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration,
 from processing import SetokImageProcessor, SetokimProcessor
 from training.data import EmojiScenes, Scene, SceneConfig, concept_names
 from training.data.emoji_scenes import PALETTE, scene_rng
-from training.data.language import NUMBERS, a, background, noun, plural
-from training.data.tasks import EDITS, QUESTIONS, Draw
+from training.data.language import NUMBERS, background, noun, plural
+from training.data.tasks import EDITS, QUESTIONS, REFERRING_REQUESTS, Draw, presence_question
 from training.data.tasks import TASKS as SCENE_TASKS
 from training.metrics import (
     AnswerAccuracy,
@@ -37,6 +36,7 @@ from training.metrics import (
     best_union,
     upsample_labels,
 )
+from training.report import choose_device, format_rows, write_results
 
 
 @torch.no_grad()
@@ -189,7 +189,7 @@ class _Evaluation:
             draw = self._draw(example)
             for name in (draw.one_of(example.scene.names), draw.absent_names(example.scene)[0]):
                 pictures.append(example.row["images"][0])
-                questions.append(f"Is there {a(noun(name))} in the picture?")
+                questions.append(presence_question(name))
         answers = self.model.ask(self.processor, pictures, questions)
         return [[("presence", YesNo, answers[i : i + 2], ["yes", "no"])] for i in range(0, len(answers), 2)]
 
@@ -291,7 +291,8 @@ TASKS: dict[str, tuple[str, Callable[[_Evaluation, list[_Example]], list[_Observ
     "referring": ("referring", _Evaluation.referring),
 }
 _PRESENCE_STREAM = 1 + len(SCENE_TASKS)  # random numbers of its own: those below belong to the tasks of EmojiScenes
-_EXPRESSION = re.compile(r"(?:Segment|Outline|Show me where to find) (.+)\.")
+_REQUESTS = "|".join(request.removesuffix(" {}.") for request in REFERRING_REQUESTS)
+_EXPRESSION = re.compile(rf"(?:{_REQUESTS}) (.+)\.")
 
 
 class _Judge:
@@ -406,15 +407,7 @@ ROWS = [
 
 def format_table(results: dict[str, float]) -> str:
     """The table of what `evaluate_setokim` returned."""
-    columns = {"all": "", "held-out pairs": "held_out_"}
-    columns = {title: prefix for title, prefix in columns.items() if f"{prefix}num_scenes" in results}
-    lines = [" " * 42 + "".join(f"{title:>16}" for title in columns)]
-    for title, key, form in ROWS:
-        if key in results:
-            values = (results.get(prefix + key) for prefix in columns.values())
-            cells = ("-" if value is None else f"{value:{form}}" for value in values)
-            lines.append(f"{title:42}" + "".join(f"{cell:>16}" for cell in cells))
-    return "\n".join(lines)
+    return format_rows(ROWS, results)
 
 
 @dataclass
@@ -438,9 +431,7 @@ class Arguments:
 
 def main() -> None:
     (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
-    device = arguments.device
-    if device is None:
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    device = choose_device(arguments.device)
     model = SetokimForConditionalGeneration.from_pretrained(arguments.model).to(device)
     processor = SetokimProcessor.from_pretrained(arguments.model)
     setok = SetokForPreTraining.from_pretrained(arguments.setok).to(device)
@@ -463,8 +454,7 @@ def main() -> None:
     print(f"{arguments.model} on EmojiScenes, split {arguments.split}, {results['seconds']:.0f} s\n")
     print(format_table(results))
     if arguments.output:
-        with open(arguments.output, "w", encoding="utf-8") as file:
-            json.dump({"arguments": vars(arguments), "results": results}, file, indent=2)
+        write_results(arguments.output, arguments, results)
 
 
 if __name__ == "__main__":

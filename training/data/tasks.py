@@ -99,14 +99,16 @@ def text_only(scene: Scene, draw: Draw) -> dict:
     )
 
 
+def presence_question(name: str) -> str:
+    return f"Is there {a(noun(name))} in the picture?"
+
+
 def presence(scene: Scene, draw: Draw) -> dict:
     """Yes-no questions about one picture: for objects in it and for as many that are not, in random order."""
     present = draw.rng.permutation(sorted(set(scene.names)))[: CONVERSATION_LENGTH // 2].tolist()
     answers = dict.fromkeys(present, "yes") | dict.fromkeys(draw.absent_names(scene)[: len(present)], "no")
     names = draw.rng.permutation(list(answers)).tolist()
-    messages = _turns(
-        ([schema.text(f"Is there {a(noun(name))} in the picture?")], [schema.text(answers[name])]) for name in names
-    )
+    messages = _turns(([schema.text(presence_question(name))], [schema.text(answers[name])]) for name in names)
     return schema.row("presence", images=[picture(scene)], messages=messages, concepts=scene.names)
 
 
@@ -183,7 +185,7 @@ def _yes_no(scene: Scene, draw: Draw) -> tuple[str, str]:
     yes = draw.coin()
     if draw.coin():
         name = draw.one_of(scene.names) if yes else draw.absent_names(scene)[0]
-        asked = f"Is there {a(noun(name))} in the picture?"
+        asked = presence_question(name)
     else:
         colour = scene.background[1] if yes else draw.one_of([c for c in PALETTE if c != scene.background[1]])
         asked = f"Is the background {colour}?"
