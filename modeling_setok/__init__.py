@@ -37,6 +37,14 @@ AutoConfig.register(SetokimConfig.model_type, SetokimConfig, exist_ok=True)
 AutoModel.register(SetokimConfig, SetokimModel, exist_ok=True)
 AutoModelForImageTextToText.register(SetokimConfig, SetokimForConditionalGeneration, exist_ok=True)
 
+# Saved models bring this code along, so that `trust_remote_code=True` loads them from the Hub without this package.
+for config_class in (SetokConfig, SetokimConfig):
+    config_class.register_for_auto_class()
+SetokModel.register_for_auto_class("AutoModel")
+SetokForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+SetokimModel.register_for_auto_class("AutoModel")
+SetokimForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+
 __all__ = [
     "DiffusionHead",
     "MaskDecoder",

@@ -49,13 +49,7 @@ class DiffusionHead(nn.Module):
 
     def scheduler(self):
         """The noise schedule, a new `diffusers.DDIMScheduler`."""
-        try:
-            from diffusers import DDIMScheduler
-        except ImportError as error:
-            raise ImportError(
-                "Generating images and training the diffusion head need diffusers: pip install diffusers"
-            ) from error
-        scheduler = DDIMScheduler(
+        scheduler = _diffusers().DDIMScheduler(
             num_train_timesteps=self.config.num_train_timesteps,
             beta_schedule=self.config.beta_schedule,
             prediction_type=self.config.prediction_type,
@@ -135,12 +129,11 @@ class DiffusionHead(nn.Module):
             guidance_scale: of classifier-free guidance; 1 is without.
             temperature: factor of all noise; 0 gives the same token every time.
         """
-        from diffusers.utils.torch_utils import randn_tensor
-
         scheduler = self.scheduler()
         scheduler.set_timesteps(num_steps or self.config.num_inference_steps)
         count, device = len(conditions), conditions.device
         shape = (count, len(scheduler.timesteps) + 1, self.token_dim)
+        randn_tensor = _diffusers().utils.torch_utils.randn_tensor
         noise = temperature * randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         is_null = torch.zeros(count, dtype=torch.bool, device=device)
         guided = guidance_scale != 1
@@ -158,6 +151,17 @@ class DiffusionHead(nn.Module):
                 prediction, timestep, tokens, eta=1.0, variance_noise=noise[:, step]
             ).prev_sample.float()  # eta = 1: ancestral sampling
         return tokens
+
+
+def _diffusers():
+    """The library, which only painting and training need."""
+    try:  # around it, transformers does not ask for it when it loads this file from the Hub
+        import diffusers.utils.torch_utils
+    except ImportError as error:
+        raise ImportError(
+            "Generating images and training the diffusion head need diffusers: pip install diffusers"
+        ) from error
+    return diffusers
 
 
 def _time_features(timesteps: torch.Tensor, size: int) -> torch.Tensor:

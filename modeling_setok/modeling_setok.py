@@ -92,6 +92,14 @@ class SetokPreTrainedModel(PreTrainedModel):
             if module.config.concept_names is not None:
                 init.zeros_(module.concept_features)
 
+    def save_pretrained(self, save_directory, **kwargs):
+        if self.is_remote_code():  # all classes of this file can load it; transformers names only that of this model
+            self.config.auto_map = {
+                "AutoModel": "modeling_setok.SetokModel",
+                "AutoModelForPreTraining": "modeling_setok.SetokForPreTraining",
+            }
+        super().save_pretrained(save_directory, **kwargs)
+
 
 class SetokModel(SetokPreTrainedModel):
     """Vision encoder, token clustering and token merger: pixels to concept tokens.

@@ -145,6 +145,14 @@ class SetokimPreTrainedModel(PreTrainedModel):
                 init.zeros_(layer.weight)
                 init.zeros_(layer.bias)
 
+    def save_pretrained(self, save_directory, **kwargs):
+        if self.is_remote_code():  # all classes of this file can load it; transformers names only that of this model
+            self.config.auto_map = {
+                "AutoModel": "modeling_setokim.SetokimModel",
+                "AutoModelForImageTextToText": "modeling_setokim.SetokimForConditionalGeneration",
+            }
+        super().save_pretrained(save_directory, **kwargs)
+
 
 class VisualProjector(nn.Module):
     """Visual tokens (..., D) to embeddings of the language model (..., hidden)."""

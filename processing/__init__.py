@@ -1,4 +1,5 @@
-"""Processors and pictures of concept tokens. Importing registers the processors with the Auto classes."""
+"""Processors and pictures of concept tokens. Importing registers the processors with the Auto classes,
+and for being saved with their code."""
 
 from transformers import AutoImageProcessor, AutoProcessor
 
@@ -10,6 +11,8 @@ from .visualization import contact_sheet, draw_concept_tokens, draw_mask, side_b
 
 AutoImageProcessor.register(SetokConfig, image_processor_classes={"pil": SetokImageProcessor}, exist_ok=True)
 AutoProcessor.register(SetokimConfig, SetokimProcessor, exist_ok=True)
+SetokImageProcessor.register_for_auto_class()
+SetokimProcessor.register_for_auto_class()
 
 __all__ = [
     "SetokImageProcessor",
