@@ -28,7 +28,7 @@ from training.metrics import (
     kmeans_labels,
     patch_labels,
 )
-from training.report import choose_device, format_rows, write_results
+from training.report import Row, choose_device, format_rows, write_results
 
 GROUPINGS = ("setok", "kmeans", "grid")
 
@@ -197,22 +197,14 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 
 ROWS = [
-    # title, key, format
-    ("images", "num_images", ".0f"),
-    ("PSNR (dB)", "psnr", ".2f"),
-    ("SSIM", "ssim", ".3f"),
-    ("tokens, mean", "tokens_mean", ".1f"),
-    ("tokens, least", "tokens_min", ".0f"),
-    ("tokens, most", "tokens_max", ".0f"),
-    ("Spearman (tokens, objects)", "spearman", ".3f"),
-    ("ARI, SeTok", "setok_ari", ".3f"),
-    ("ARI, k-means on its features", "kmeans_ari", ".3f"),
-    ("ARI, grid", "grid_ari", ".3f"),
-    ("mIoU, SeTok", "setok_miou", ".3f"),
-    ("mIoU, k-means on its features", "kmeans_miou", ".3f"),
-    ("mIoU, grid", "grid_miou", ".3f"),
-    ("R-precision of concepts, SeTok", "r_precision", ".3f"),
-    ("R-precision of concepts, by chance", "r_precision_chance", ".3f"),
+    Row("pictures", "num_images", ".0f"),
+    Row("reconstruction: PSNR (dB)", "psnr", ".2f"),
+    Row("reconstruction: SSIM", "ssim"),
+    Row("tokens: mean", "tokens_mean", ".1f", {"least": "tokens_min", "most": "tokens_max"}),
+    Row("tokens and objects: Spearman", "spearman"),
+    Row("masks: ARI", "setok_ari", beside={"k-means on the same features": "kmeans_ari", "grid": "grid_ari"}),
+    Row("masks: mIoU", "setok_miou", beside={"k-means on the same features": "kmeans_miou", "grid": "grid_miou"}),
+    Row("concept retrieval: R-precision", "r_precision", beside={"chance": "r_precision_chance"}),
 ]
 
 

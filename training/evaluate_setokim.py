@@ -36,7 +36,7 @@ from training.metrics import (
     best_union,
     upsample_labels,
 )
-from training.report import choose_device, format_rows, write_results
+from training.report import Row, choose_device, format_rows, write_results
 
 
 @torch.no_grad()
@@ -342,66 +342,72 @@ def _pixels(picture: Image.Image, size: tuple[int, int] | None = None) -> Tensor
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None] / 255
 
 
+def _with_majority(title: str, key: str) -> Row:
+    return Row(title, f"{key}_accuracy", beside={"majority's answer": f"{key}_majority"})
+
+
+def _kind_of_edit(kind: str) -> Row:
+    return Row(f"– {kind}: L1", f"edit_{kind}_l1", ".4f", {"input unchanged": f"edit_unchanged_{kind}_l1"})
+
+
 ROWS = [
-    # title, key, format
-    ("scenes", "num_scenes", ".0f"),
-    ("caption: F1 of objects", "caption_f1", ".3f"),
-    ("caption: all objects and no other", "caption_exact", ".3f"),
-    ("caption: background", "caption_background_accuracy", ".3f"),
-    ("question: accuracy", "question_accuracy", ".3f"),
-    ("question: always the majority's answer", "question_majority", ".3f"),
-    *(
-        row
-        for kind in QUESTIONS
-        for row in (
-            (f"question, {kind}: accuracy", f"question_{kind}_accuracy", ".3f"),
-            (f"question, {kind}: majority", f"question_{kind}_majority", ".3f"),
-        )
+    Row("scenes", "num_scenes", ".0f"),
+    Row("caption: F1 of objects", "caption_f1"),
+    Row("caption: all objects and no other", "caption_exact"),
+    _with_majority("caption: colour and texture behind", "caption_background"),
+    _with_majority("questions: accuracy", "question"),
+    *(_with_majority(f"– {kind.replace('_', ' ')}", f"question_{kind}") for kind in QUESTIONS),
+    Row("presence, yes or no: F1", "presence_f1", beside={"answered with yes": "presence_yes_ratio"}),
+    _with_majority("two pictures: accuracy", "two_images"),
+    _with_majority("scenes told in words: accuracy", "text_only"),
+    Row(
+        "text to image: asked objects found",
+        "text_to_image_found",
+        beside={
+            "chance": "text_to_image_found_chance",
+            "real scenes": "text_to_image_scene_found",
+            "repainted by SeTok": "text_to_image_repainted_found",
+        },
     ),
-    ("presence: accuracy", "presence_accuracy", ".3f"),
-    ("presence: precision", "presence_precision", ".3f"),
-    ("presence: recall", "presence_recall", ".3f"),
-    ("presence: F1", "presence_f1", ".3f"),
-    ("presence: answered with yes", "presence_yes_ratio", ".3f"),
-    ("two images: accuracy", "two_images_accuracy", ".3f"),
-    ("two images: majority", "two_images_majority", ".3f"),
-    ("text only: accuracy", "text_only_accuracy", ".3f"),
-    ("text only: majority", "text_only_majority", ".3f"),
-    ("text to image: objects found", "text_to_image_found", ".3f"),
-    ("text to image: found by chance", "text_to_image_found_chance", ".3f"),
-    ("text to image: found in repainted scenes", "text_to_image_repainted_found", ".3f"),
-    ("text to image: found in real scenes", "text_to_image_scene_found", ".3f"),
-    ("text to image: background", "text_to_image_background_accuracy", ".3f"),
-    ("text to image: background, real scenes", "text_to_image_scene_background_accuracy", ".3f"),
-    ("edit: L1 to the true result", "edit_l1", ".4f"),
-    ("edit: L1, painting alone", "edit_painted_l1", ".4f"),
-    ("edit: L1, input unchanged", "edit_unchanged_l1", ".4f"),
-    ("edit: L1, input repainted", "edit_repainted_l1", ".4f"),
-    ("edit: L1, true result repainted", "edit_result_l1", ".4f"),
-    ("edit: objects found", "edit_found", ".3f"),
-    ("edit: found in paintings alone", "edit_painted_found", ".3f"),
-    ("edit: found by chance", "edit_found_chance", ".3f"),
-    ("edit: found in inputs", "edit_unchanged_found", ".3f"),
-    ("edit: found in repainted results", "edit_result_found", ".3f"),
-    *(
-        row
-        for kind in EDITS
-        for row in (
-            (f"edit, {kind}: L1 to the true result", f"edit_{kind}_l1", ".4f"),
-            (f"edit, {kind}: L1, input unchanged", f"edit_unchanged_{kind}_l1", ".4f"),
-            (f"edit, {kind}: L1, input repainted", f"edit_repainted_{kind}_l1", ".4f"),
-            (f"edit, {kind}: objects found", f"edit_{kind}_found", ".3f"),
-        )
+    Row(
+        "text to image: background colour",
+        "text_to_image_background_accuracy",
+        beside={"real scenes": "text_to_image_scene_background_accuracy"},
     ),
-    ("edit, recolour: background", "edit_background_accuracy", ".3f"),
-    ("referring: cIoU", "referring_ciou", ".3f"),
-    ("referring: gIoU", "referring_giou", ".3f"),
-    ("referring: cIoU, tokens as generated", "referring_ungrounded_ciou", ".3f"),
-    ("referring: gIoU, tokens as generated", "referring_ungrounded_giou", ".3f"),
-    ("referring: cIoU, whole picture", "referring_everything_ciou", ".3f"),
-    ("referring: gIoU, whole picture", "referring_everything_giou", ".3f"),
-    ("referring: cIoU, best clusters", "referring_clusters_ciou", ".3f"),
-    ("referring: gIoU, best clusters", "referring_clusters_giou", ".3f"),
+    Row(
+        "edit: L1 to the true result (less is better)",
+        "edit_l1",
+        ".4f",
+        {
+            "input unchanged": "edit_unchanged_l1",
+            "painting alone": "edit_painted_l1",
+            "true result repainted": "edit_result_l1",
+        },
+    ),
+    *map(_kind_of_edit, EDITS),
+    Row(
+        "edit: asked object found",
+        "edit_found",
+        beside={
+            "chance": "edit_found_chance",
+            "input": "edit_unchanged_found",
+            "painting alone": "edit_painted_found",
+            "true result repainted": "edit_result_found",
+        },
+    ),
+    Row("edit: background recoloured as asked", "edit_background_accuracy"),
+    *(
+        Row(
+            f"referring: {title}",
+            f"referring_{measure}",
+            beside={
+                "tokens as generated": f"referring_ungrounded_{measure}",
+                "whole picture": f"referring_everything_{measure}",
+                "best union of clusters": f"referring_clusters_{measure}",
+            },
+        )
+        for measure, title in (("ciou", "cIoU"), ("giou", "gIoU"))
+    ),
 ]
 
 

@@ -1,7 +1,8 @@
 """What the evaluation scripts share: where they run, and how they tell what they measured."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -15,23 +16,52 @@ def choose_device(name: str | None) -> torch.device | str:
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
 
 
-def format_rows(rows: Sequence[tuple[str, str, str]], results: dict[str, float]) -> str:
-    """A table of results, one column for all scenes and, if there are such results, one for those held out.
+@dataclass(frozen=True)
+class Row:
+    """A line of a table of results.
 
-    Args:
-        rows: (title, key in results, format) of each line; lines without a result are left out. The first is always
-            there, and tells by its key which columns are.
+    Attributes:
+        title: what was measured.
+        key: of its value in the results.
+        form: how the value and those beside it are written.
+        beside: what the value is to be compared with; to the name of each its key.
     """
-    count = rows[0][1]
-    columns = {"all": "", "held-out pairs": HELD_OUT}
-    columns = {title: prefix for title, prefix in columns.items() if prefix + count in results}
-    lines = [" " * 42 + "".join(f"{title:>16}" for title in columns)]
-    for title, key, form in rows:
-        if key in results:
-            values = (results.get(prefix + key) for prefix in columns.values())
-            cells = ("-" if value is None else f"{value:{form}}" for value in values)
-            lines.append(f"{title:42}" + "".join(f"{cell:>16}" for cell in cells))
+
+    title: str
+    key: str
+    form: str = ".3f"
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+
+def format_rows(rows: Sequence[Row], results: Mapping[str, float]) -> str:
+    """The table as text. Rows without a result are left out; the first is always there, and counts the pictures."""
+    cells = list(_cells(rows, results))
+    lines = []
+    for title, *values, beside in cells:
+        line = f"{title:45}" + "".join(f"{value:>16}" for value in values)
+        lines.append(f"{line}  {beside}".rstrip())
     return "\n".join(lines)
+
+
+def markdown_rows(rows: Sequence[Row], results: Mapping[str, float]) -> str:
+    """The same table in Markdown."""
+    header, *lines = _cells(rows, results)
+    rule = ["---", *["---:"] * (len(header) - 2), "---"]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
+
+
+def _cells(rows: Sequence[Row], results: Mapping[str, float]) -> Iterator[list[str]]:
+    """Lines of title, value over all scenes and, where there is one, over those held out, and what is beside it."""
+    columns = {"all": "", "held-out pairs": HELD_OUT}
+    columns = {title: prefix for title, prefix in columns.items() if prefix + rows[0].key in results}
+    yield ["", *columns, "beside it (all)"]
+    for row in rows:
+        if row.key in results:
+            values = (results.get(prefix + row.key) for prefix in columns.values())
+            beside = (
+                f"{name} {results[key]:{row.form}}" for name, key in row.beside.items() if results.get(key) is not None
+            )
+            yield [row.title, *("-" if value is None else f"{value:{row.form}}" for value in values), ", ".join(beside)]
 
 
 def write_results(path: str, arguments, results: dict[str, float]) -> None:

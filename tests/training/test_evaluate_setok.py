@@ -154,6 +154,6 @@ def test_command_prints_and_writes_the_table(tiny_model, tmp_path, monkeypatch, 
     written = json.loads(output.read_text())
     assert written["results"]["num_images"] == 6
     assert written["arguments"]["split"] == "validation"
-    for title, key, form in script.ROWS:
-        line = next(line for line in table.splitlines() if line.startswith(f"{title}  "))
-        assert line.removeprefix(title).split()[0] == f"{written['results'][key]:{form}}"
+    for row in script.ROWS:
+        line = next(line for line in table.splitlines() if line.startswith(f"{row.title}  "))
+        assert line.removeprefix(row.title).split()[0] == f"{written['results'][row.key]:{row.form}}"

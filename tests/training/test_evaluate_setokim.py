@@ -286,8 +286,9 @@ def test_command_prints_and_writes_the_table(world, tmp_path, monkeypatch, capsy
     table = capsys.readouterr().out
     written = json.loads(output.read_text())
     assert written["arguments"]["tasks"] == list(TASKS)
-    for title, name, form in script.ROWS:
-        if name in written["results"]:
-            line = next(line for line in table.splitlines() if line.startswith(f"{title}  "))
-            assert line.removeprefix(title).split()[0] == f"{written['results'][name]:{form}}"
-    assert sum(name in written["results"] for _, name, _ in script.ROWS) > 50
+    shown = [row for row in script.ROWS if row.key in written["results"]]
+    for row in shown:
+        line = next(line for line in table.splitlines() if line.startswith(f"{row.title}  "))
+        assert line.removeprefix(row.title).split()[0] == f"{written['results'][row.key]:{row.form}}"
+        assert all(f"{name} {written['results'][key]:{row.form}}" in line for name, key in row.beside.items())
+    assert len(shown) > 20
