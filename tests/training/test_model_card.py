@@ -1,0 +1,130 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from training import model_card
+from training.model_card import FILL_IN, ROOT, fill_tables, measured_card, new_card, shipped_models
+
+SHIPPED = {folder.name: folder for folder in shipped_models()}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A SeTok with results and without a card."""
+    folder = tmp_path / "my-setok"
+    folder.mkdir()
+    for name in ("config.json", "results.json"):
+        shutil.copy(SHIPPED["setok-emoji-tiny"] / name, folder)
+    return folder
+
+
+def run(monkeypatch, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["model_card", *map(str, arguments)])
+    model_card.main()
+
+
+def change_result(folder: Path, key: str, value: float) -> None:
+    path = folder / "results.json"
+    written = json.loads(path.read_text())
+    written["results"][key] = value
+    path.write_text(json.dumps(written))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_cards_say_what_was_measured(name):
+    text = (SHIPPED[name] / "README.md").read_text(encoding="utf-8")
+    assert text == measured_card(SHIPPED[name])
+    assert FILL_IN not in text
+
+
+def test_readme_says_what_was_measured():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"table of model_cards/{name}/results.json" in text for name in SHIPPED)
+    assert text == fill_tables(text, ROOT)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_metadata_of_shipped_cards(name):
+    data = ModelCard.load(SHIPPED[name] / "README.md").data
+    assert (data.license, data.library_name, data.datasets) == ("apache-2.0", "transformers", ["emoji_scenes"])
+    assert data.pipeline_tag in {"image-feature-extraction", "image-text-to-text"} and "setok" in data.tags
+    assert data.base_model == ("setok/setok-emoji-tiny" if name.startswith("setokim") else None)
+    results = json.loads((SHIPPED[name] / "results.json").read_text())["results"]
+    assert len(data.eval_results) > 5
+    for shown in data.eval_results:
+        assert shown.metric_value == pytest.approx(results[shown.metric_type], abs=0.051)
+        assert (shown.dataset_split, shown.dataset_args["num_scenes"]) == ("test", 500)
+
+
+def test_table_follows_the_results(folder):
+    text = "before\n<!-- table of results.json -->\nold\n<!-- end of table -->\nafter\n"
+    change_result(folder, "psnr", 31.4159)
+    filled = fill_tables(text, folder)
+    assert "| reconstruction: PSNR (dB) | 31.42 | 19.26 |" in filled and "old" not in filled
+    assert filled.startswith("before\n<!-- table of results.json -->\n") and filled.endswith("-->\nafter\n")
+    assert fill_tables(filled, folder) == filled
+    assert fill_tables(text.replace(" results", " my-setok/results"), folder.parent).count("31.42") == 1
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_new_card_is_filled_and_filled_again(name, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "mine"
+    shutil.copytree(SHIPPED[name], folder, ignore=shutil.ignore_patterns("README.md", "*.safetensors"))
+    run(monkeypatch, folder, "--license", "cc-by-4.0")
+    assert "6 places are left to fill in" in capsys.readouterr().out
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8")
+    assert text.count(FILL_IN) == 6 and "{{" not in text and "{%" not in text
+    assert '"setok/mine"' in text and "\n# mine\n" in text
+    data = ModelCard(text).data
+    assert data.license == "cc-by-4.0" and data.model_name == "mine"
+    shipped = ModelCard.load(SHIPPED[name] / "README.md").data
+    assert data.eval_results == shipped.eval_results and data.pipeline_tag == shipped.pipeline_tag
+
+    card.write_text(text.replace(f"{FILL_IN}:", "Written:"), encoding="utf-8")
+    key = data.eval_results[0].metric_type
+    change_result(folder, key, 0.25)
+    run(monkeypatch, folder)
+    again = card.read_text(encoding="utf-8")
+    assert again.count("Written:") == 6 and FILL_IN not in again
+    assert ModelCard(again).data.eval_results[0].metric_value == 0.25
+
+
+def test_pictures_of_ones_own_are_named_as_the_data(folder):
+    written = json.loads((folder / "results.json").read_text())
+    written["arguments"]["data"] = "photographs"
+    written["results"] = {"num_images": 3, "psnr": 20.0, "tokens_mean": 4.0, "tokens_min": 2, "tokens_max": 6}
+    (folder / "results.json").write_text(json.dumps(written))
+    (folder / "README.md").write_text(new_card(folder, "mit"))
+    text = measured_card(folder)
+    data = ModelCard(text).data
+    assert [result.metric_type for result in data.eval_results] == ["psnr", "tokens_mean"]
+    assert {result.dataset_name for result in data.eval_results} == {"photographs"}
+    assert "| pictures | 3 |  |" in text and "held-out" not in text
+
+
+def test_tells_what_is_missing(folder, monkeypatch):
+    with pytest.raises(SystemExit, match="under which licence"):
+        run(monkeypatch, folder)
+    with pytest.raises(ValueError, match="has no model card"):
+        measured_card(folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# A card\n")
+    with pytest.raises(ValueError, match="table of results.json"):
+        measured_card(folder)
+    (folder / "README.md").write_text(new_card(folder, "mit"))
+    (folder / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not what training.evaluate_setok --output writes"):
+        measured_card(folder)
+    (folder / "results.json").write_text("nothing")
+    with pytest.raises(SystemExit, match="is not JSON"):
+        run(monkeypatch, folder)
+    (folder / "results.json").unlink()
+    with pytest.raises(ValueError, match="results.json is missing; measure the model"):
+        measured_card(folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ValueError, match="a model of type 'llama'"):
+        new_card(folder, "mit")

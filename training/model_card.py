@@ -1,0 +1,166 @@
+"""Writes what was measured into model cards, as it stands in their results files:
+
+python -m training.model_card                                            the shipped models and the README
+python -m training.model_card runs/my-setok --license cc-by-4.0          a model of your own, with a new card at first
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from training import evaluate_setok, evaluate_setokim
+from training.report import Row, markdown_rows
+
+ROOT = Path(__file__).parents[1]
+MODEL_CARDS = ROOT / "model_cards"
+NAMESPACE = "setok"  # in cards; models that are pushed to another are called by that
+FILL_IN = "(Fill in"  # begins what a new card leaves to its author
+
+_TABLE = re.compile(r"(?<=<!-- table of )(\S+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
+_ROWS = {"setok": evaluate_setok.ROWS, "setokim": evaluate_setokim.ROWS}
+_PIPELINE_TAGS = {"setok": "image-feature-extraction", "setokim": "image-text-to-text"}
+_TAGS = {
+    "setok": ["setok", "vision", "image-tokenizer", "clustering"],
+    "setokim": ["setok", "setokim", "text-to-image", "image-editing", "referring-segmentation"],
+}
+
+
+def fill_tables(text: str, folder: Path) -> str:
+    """Puts the measured values between `<!-- table of PATH/results.json -->` and `<!-- end of table -->`.
+
+    Args:
+        folder: where the text stands; the paths are relative to it.
+
+    Raises:
+        ValueError: a results file, or the configuration beside it, is missing or is none.
+    """
+
+    def table(match: re.Match) -> str:
+        path, rest = match.groups()
+        rows, _, results = _measured((folder / path).parent)
+        return f"{path}{rest}\n{markdown_rows(rows, results)}\n\n"
+
+    return _TABLE.sub(table, text)
+
+
+def measured_card(folder: Path) -> str:
+    """The model card in a folder with all that its results file says: tables, and `model-index` in the metadata.
+
+    Raises:
+        ValueError: no card, no results file, no place for the table, or a file that cannot be read.
+    """
+    path = folder / "README.md"
+    if not path.exists():
+        raise ValueError(f"{folder} has no model card: python -m training.model_card {folder} --license ... makes one.")
+    text = path.read_text(encoding="utf-8")
+    if "results.json" not in {match[1] for match in _TABLE.finditer(text)}:
+        raise ValueError(
+            f"{path} has no table of what was measured: put '<!-- table of results.json -->' and "
+            "'<!-- end of table -->' on lines of their own."
+        )
+    card = ModelCard(fill_tables(text, folder))
+    card.data.model_name = folder.name
+    card.data.eval_results = _eval_results(folder, card.data.pipeline_tag)
+    return card.content
+
+
+def new_card(folder: Path, license: str) -> str:
+    """A card for a model that has none, from the template; what only its author knows is marked by `FILL_IN`."""
+    _, model_type = _config(folder)
+    data = ModelCardData(
+        license=license, library_name="transformers", pipeline_tag=_PIPELINE_TAGS[model_type], tags=_TAGS[model_type]
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=MODEL_CARDS / "template.md",
+        name=folder.name,
+        repo_id=f"{NAMESPACE}/{folder.name}",
+        model_type=model_type,
+        fill_in=FILL_IN,
+    )
+    return card.content
+
+
+def _eval_results(folder: Path, task: str) -> list[EvalResult]:
+    rows, arguments, results = _measured(folder)
+    name = arguments.get("data") or "EmojiScenes"
+    of_scenes = {key: arguments[key] for key in ("num_scenes", "seed") if not arguments.get("data")}
+    return [
+        EvalResult(
+            task_type=task,
+            dataset_type="emoji_scenes" if of_scenes else name,
+            dataset_name=name,
+            dataset_split=arguments["split"] if of_scenes else None,
+            dataset_args=of_scenes or None,
+            metric_type=row.key,
+            metric_name=row.title,
+            metric_value=float(f"{results[row.key]:{row.form}}"),
+        )
+        for row in rows[1:]  # the first counts the pictures
+        if row.key in results
+    ]
+
+
+def _measured(folder: Path) -> tuple[list[Row], dict, dict]:
+    """Rows of the table of the folder's model, and the arguments and results of its evaluation."""
+    _, model_type = _config(folder)
+    written = _read_json(folder / "results.json", f"measure the model: python -m training.evaluate_{model_type}")
+    if not {"arguments", "results"} <= written.keys():
+        raise ValueError(f"{folder / 'results.json'} is not what training.evaluate_{model_type} --output writes.")
+    return _ROWS[model_type], written["arguments"], written["results"]
+
+
+def _config(folder: Path) -> tuple[dict, str]:
+    config = _read_json(folder / "config.json", "save the model there")
+    model_type = config.get("model_type")
+    if model_type not in _ROWS:
+        raise ValueError(f"{folder} has a model of type {model_type!r}; there are cards for {', '.join(_ROWS)}.")
+    return config, model_type
+
+
+def _read_json(path: Path, remedy: str) -> dict:
+    if not path.exists():
+        raise ValueError(f"{path} is missing; {remedy}.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="models with a results.json")
+    parser.add_argument("--license", help="of the model in a new card: an identifier such as apache-2.0 or cc-by-4.0")
+    arguments = parser.parse_args()
+    folders = [Path(folder) for folder in arguments.folders] or shipped_models()
+    texts = {}
+    try:
+        for folder in folders:
+            card = folder / "README.md"
+            if not card.exists():
+                if arguments.license is None:
+                    raise ValueError(f"{folder} has no model card. Say under which licence it stands: --license ...")
+                card.write_text(new_card(folder, arguments.license), encoding="utf-8")
+            texts[card] = measured_card(folder)
+        if not arguments.folders:
+            readme = ROOT / "README.md"
+            texts[readme] = fill_tables(readme.read_text(encoding="utf-8"), ROOT)
+    except ValueError as error:
+        sys.exit(f"Error: {error}")
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+        left = f"; {text.count(FILL_IN)} places are left to fill in" if FILL_IN in text else ""
+        print(f"{path}: up to date{left}")
+
+
+def shipped_models() -> list[Path]:
+    """The folders of `model_cards/`."""
+    return sorted(path.parent for path in MODEL_CARDS.glob("*/config.json"))
+
+
+if __name__ == "__main__":
+    main()
