@@ -34,14 +34,18 @@ def write_recipe(folder: Path, values: dict) -> Path:
     return path
 
 
+def environment() -> dict[str, str]:
+    """Variables of a process on one thread that finds the packages of this project."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
 def launch(script: str, recipe: Path, *arguments: str, processes: int = 1) -> subprocess.Popen:
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*launcher, str(ROOT / "training" / script), str(recipe), *arguments],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 

@@ -1,0 +1,165 @@
+"""Loads repositories of SeTok and Setokim models as a stranger does, with their own code, and tells what works:
+
+python training/check_repository.py REPOSITORY [...]     folders or Hub ids
+
+It needs torch, transformers, pillow and numpy, diffusers to paint, and nothing of this project: whatever of it is
+installed is hidden first.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+OWN_PACKAGES = ("modeling_setok", "processing", "training")
+sys.modules.update(dict.fromkeys(OWN_PACKAGES))  # None: importing them fails
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from huggingface_hub import snapshot_download  # noqa: E402
+from PIL import Image, ImageDraw  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from transformers import pipeline  # noqa: E402
+
+OPTIONAL = ("torchvision", "flash_attn", "diffusers")
+QUESTION = "How many objects are there in the picture?"
+PROMPT = "Draw: a red car on a plain blue background."
+
+
+def check(repository: str, revision: str | None = None, saved_again: bool = False) -> None:
+    """Prints a line for everything that works.
+
+    Args:
+        repository: folder or Hub id.
+        saved_again: it was saved by this function, which would otherwise save it, too, and have that checked.
+    """
+    options = {"trust_remote_code": True, **({"revision": revision} if revision else {})}
+    here = Path(repository)
+    folder = here if here.is_dir() else Path(snapshot_download(repository, revision=revision))
+    parts = {"AutoConfig": transformers.AutoConfig.from_pretrained(repository, **options)}
+    say(repository, "AutoConfig", type(parts["AutoConfig"]).__name__)
+
+    for auto_class in [name for name in parts["AutoConfig"].auto_map if name != "AutoConfig"]:
+        model = getattr(transformers, auto_class).from_pretrained(repository, **options).eval()
+        parts[auto_class] = model
+        say(repository, auto_class, f"{type(model).__name__}, {compare_weights(model, folder)}")
+    names = ["AutoImageProcessor"]
+    if (folder / "tokenizer_config.json").exists():
+        names += ["AutoProcessor", "AutoTokenizer"]
+    for name in names:
+        parts[name] = getattr(transformers, name).from_pretrained(repository, **options)
+        say(repository, name, type(parts[name]).__name__)
+
+    use = use_setokim if "AutoModelForImageTextToText" in parts else use_setok
+    use(repository, parts, options)
+    if not saved_again:
+        save_again(repository, folder, parts)
+
+
+def compare_weights(model: transformers.PreTrainedModel, folder: Path) -> str:
+    """How many tensors of the model are in the files, in the same dtype and equal bit for bit.
+
+    Raises:
+        ValueError: a tensor differs or, in the model that was saved, is missing on either side.
+    """
+    stored = {}
+    for file in folder.glob("*.safetensors"):
+        stored |= load_file(file)
+    tensors = model.state_dict()
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    is_whole = type(model).__name__ in model.config.architectures
+    prefix = "" if is_whole else f"{model.base_model_prefix}."
+    for name, tensor in tensors.items():
+        other = stored.pop(prefix + name, None)
+        if other is None and name in tied:
+            continue
+        if other is None or other.dtype != tensor.dtype or not torch.equal(other, tensor):
+            raise ValueError(f"{name} of {type(model).__name__} is not the one in {folder}.")
+    if is_whole and stored:
+        raise ValueError(f"{folder} has weights without a place in {type(model).__name__}: {sorted(stored)}.")
+    return f"{len(tensors)} tensors equal bit for bit to those in the files"
+
+
+def use_setok(repository: str, parts: dict, options: dict) -> None:
+    model, image_processor = parts["AutoModelForPreTraining"], parts["AutoImageProcessor"]
+    pixel_values = image_processor([example_picture()], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        encoded = parts["AutoModel"](pixel_values)
+        painted = model.detokenize(encoded.last_hidden_state, encoded.token_mask)
+    (picture,) = image_processor.postprocess(painted)
+    number = int(encoded.num_tokens[0])
+    say(repository, "use", f"a picture becomes {number} concept tokens, painted back as {picture.size} pixels")
+
+
+def use_setokim(repository: str, parts: dict, options: dict) -> None:
+    model, processor = parts["AutoModelForImageTextToText"], parts["AutoProcessor"]
+    picture = example_picture()
+    chat = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]}]
+    pipe = pipeline("image-text-to-text", model=repository, **options)
+    (answer,) = pipe(text=chat, max_new_tokens=16, return_full_text=False)
+    say(repository, 'pipeline("image-text-to-text")', f"{QUESTION} {answer['generated_text']!r}")
+    say(repository, "caption", repr(model.caption(processor, picture)))
+    try:
+        painted = model.generate_image(processor, PROMPT, generator=torch.Generator().manual_seed(0))
+        mask = model.segment(processor, picture, "the red car")
+    except ImportError as error:  # of diffusers, which only this needs
+        say(repository, "generate_image, segment", f"not here: {error}")
+    else:
+        say(repository, "generate_image", f"{PROMPT!r} becomes a picture of {painted.size} pixels")
+        say(repository, "segment", f"a mask of {mask.shape} pixels")
+
+
+def save_again(repository: str, folder: Path, parts: dict) -> None:
+    """Saves what was loaded, and checks in another process that it loads just as well."""
+    (architecture,) = parts["AutoConfig"].architectures
+    model = next(part for part in parts.values() if type(part).__name__ == architecture)
+    with tempfile.TemporaryDirectory() as again:
+        model.save_pretrained(again)
+        parts.get("AutoProcessor", parts["AutoImageProcessor"]).save_pretrained(again)
+        compare_files(folder, Path(again))
+        command = [sys.executable, "-P", __file__, again, "--saved-again"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise RuntimeError(f"What was saved again does not load:\n{result.stderr}")
+    lines = len(result.stdout.splitlines()) - 1
+    say(repository, "save_pretrained", f"code and weights as they were; a new process repeated {lines} lines of this")
+
+
+def compare_files(folder: Path, again: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in {".py", ".safetensors"})
+    for name in names:
+        if not (again / name).exists() or (again / name).read_bytes() != (folder / name).read_bytes():
+            raise ValueError(f"{name} was not saved again as it was.")
+
+
+def example_picture() -> Image.Image:
+    """A disc on a background, 200 x 160 pixels."""
+    picture = Image.new("RGB", (200, 160), "royalblue")
+    ImageDraw.Draw(picture).ellipse((40, 30, 120, 110), fill="gold", outline="black", width=4)
+    return picture
+
+
+def say(repository: str, name: str, what: str) -> None:
+    print(f"{Path(repository).name:24}{name:32}{what}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repositories", nargs="+", metavar="REPOSITORY", help="folder or Hub id")
+    parser.add_argument("--revision", help="branch, tag or commit of Hub repositories; default: main")
+    parser.add_argument("--saved-again", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    versions = {name: sys.modules[name].__version__ for name in ("torch", "transformers")}
+    installed = ", ".join(f"{name}: {'there' if find_spec(name) else 'absent'}" for name in OPTIONAL)
+    print(f"{json.dumps(versions)}; {installed}; {', '.join(OWN_PACKAGES)}: hidden")
+    for repository in arguments.repositories:
+        check(repository, arguments.revision, arguments.saved_again)
+
+
+if __name__ == "__main__":
+    main()
