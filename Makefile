@@ -1,6 +1,7 @@
 # make demo              what SeTok and Setokim do to pictures, into out/
 #                          your own picture:   make demo IMAGE=photo.jpg
 #                          your own sentence:  make demo PROMPT="Draw: an owl and a red car on a plain blue background."
+# make app               the page to try it in a browser; its address is printed
 # make test              lint, format check and tests
 # make lint | format     ruff alone | ruff repairs what it can
 # make clean             remove all that make created
@@ -20,10 +21,13 @@ INSTALLED := .venv/.installed
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-.PHONY: demo test lint format clean
+.PHONY: demo app test lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m training.demo --output out $${IMAGE:+"--image=$$IMAGE"} $${PROMPT:+"--prompt=$$PROMPT"}
+
+app: $(INSTALLED)
+	$(BIN)/python -m training.app
 
 test: lint
 	$(BIN)/python -m pytest
@@ -45,6 +49,6 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	  exit 1; }
 	@echo 'Installing into .venv (once, some minutes):'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --no-input --constraint constraints.txt --editable '.[train,eval,dev]' \
+	@$(BIN)/python -m pip install --no-input --constraint constraints.txt --editable '.[train,eval,app,dev]' \
 	  | awk '/^Collecting/ {print "  " $$2} / MB\)/ {print} /^Installing/ {print "  installing them all"} {fflush()}'
 	@touch $@

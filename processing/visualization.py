@@ -222,7 +222,9 @@ def _draw_outlines(picture: Image.Image, token_map: np.ndarray) -> None:
     edges = Image.fromarray(edges)
     line = 1 + 2 * round(_side(picture) / 700)
     picture.paste(INK, mask=edges.filter(ImageFilter.MaxFilter(line + 2)).point(lambda value: value * 0.55))
-    picture.paste(PAPER, mask=edges.filter(ImageFilter.MaxFilter(line)))
+    if line > 1:  # a filter of one pixel does nothing, and Pillow 12.3.0 dies of it
+        edges = edges.filter(ImageFilter.MaxFilter(line))
+    picture.paste(PAPER, mask=edges)
 
 
 def _draw_numbers(picture: Image.Image, ids: np.ndarray) -> None:

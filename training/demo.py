@@ -192,10 +192,7 @@ def likeliest_concept(result: Result) -> str:
 def draw(results: Sequence[Result]) -> list[Image.Image]:
     """For each picture a row: the original, its concept tokens with their names, the reconstruction."""
     originals = [_as_shown(result.picture.image) for result in results]
-    overlays = []
-    for result, original in zip(results, originals, strict=True):
-        names = [token_name(nearest) or "-" for nearest in result.nearest]
-        overlays.append(draw_concept_tokens(original, result.cluster_ids, result.grid_size, names))
+    overlays = [draw_tokens(result) for result in results]
     width = max(overlay.width for overlay in overlays)  # legends of one width, so that the rows make columns
 
     rows = []
@@ -212,6 +209,12 @@ def draw(results: Sequence[Result]) -> list[Image.Image]:
     return rows
 
 
+def draw_tokens(result: Result) -> Image.Image:
+    """The picture with its concept tokens, and their names beside it."""
+    names = [token_name(nearest) or "-" for nearest in result.nearest]
+    return draw_concept_tokens(_as_shown(result.picture.image), result.cluster_ids, result.grid_size, names)
+
+
 def _as_shown(image: Image.Image) -> Image.Image:
     """The picture in the size in which it is shown; a very thin one becomes thicker."""
     scale = min(SHOWN_WIDTH / image.width, SHOWN_HEIGHT / image.height)
@@ -219,23 +222,32 @@ def _as_shown(image: Image.Image) -> Image.Image:
 
 
 def describe(result: Result) -> str:
-    """A heading, the figures, and a table of the tokens; for scenes also on what most of each token truly lies."""
+    """A heading, the figures, and a table of the tokens."""
+    scene = result.picture.scene
+    heading = result.picture.title if scene is None else f"{result.picture.title}: {', '.join(scene.names)}"
+    return f"{heading}\n{figures(result)}\n{format_columns(token_columns(result))}"
+
+
+def figures(result: Result) -> str:
+    """The number of tokens, the quality of the painted picture, and the times."""
+    return (
+        f"{_count(result.num_tokens, 'concept token')}, PSNR {result.psnr:.1f} dB, "
+        f"tokenised in {result.tokenize_ms:.0f} ms, painted in {result.paint_ms:.0f} ms"
+    )
+
+
+def token_columns(result: Result) -> dict[str, list[str]]:
+    """A table of the tokens, a column per title; for scenes also on what most of each token truly lies."""
     scene, ids, tokens = result.picture.scene, result.cluster_ids, range(result.num_tokens)
-    heading = result.picture.title
     columns = {"token": [f"{token}" for token in tokens], "patches": [f"{(ids == token).sum()}" for token in tokens]}
     if scene is not None:
-        heading += f": {', '.join(scene.names)}"
         truth, names = patch_labels(scene.masks, result.grid_size), ["background", *scene.names]
         columns["lies on"] = [names[np.bincount(truth[ids == token]).argmax()] for token in tokens]
     columns["name"] = [token_name(nearest) or "-" for nearest in result.nearest]
     columns["nearest concepts (cosine)"] = [
         ", ".join(f"{name} {cosine:.2f}" for name, cosine in nearest) for nearest in result.nearest
     ]
-    figures = (
-        f"{_count(result.num_tokens, 'concept token')}, PSNR {result.psnr:.1f} dB, "
-        f"tokenised in {result.tokenize_ms:.0f} ms, painted in {result.paint_ms:.0f} ms"
-    )
-    return f"{heading}\n{figures}\n{format_columns(columns)}"
+    return columns
 
 
 def summarize(results: Sequence[Result]) -> str:
