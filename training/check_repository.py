@@ -14,16 +14,14 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from transformers import pipeline
+
 OWN_PACKAGES = ("modeling_setok", "processing", "training")
-sys.modules.update(dict.fromkeys(OWN_PACKAGES))  # None: importing them fails
-
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from huggingface_hub import snapshot_download  # noqa: E402
-from PIL import Image, ImageDraw  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from transformers import pipeline  # noqa: E402
-
 OPTIONAL = ("torchvision", "flash_attn", "diffusers")
 QUESTION = "How many objects are there in the picture?"
 PROMPT = "Draw: a red car on a plain blue background."
@@ -152,6 +150,7 @@ def main() -> None:
     parser.add_argument("--revision", help="branch, tag or commit of Hub repositories; default: main")
     parser.add_argument("--saved-again", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    sys.modules.update(dict.fromkeys(OWN_PACKAGES))  # None: importing them fails
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     versions = {name: sys.modules[name].__version__ for name in ("torch", "transformers")}
