@@ -114,7 +114,8 @@ class SetokModel(SetokPreTrainedModel):
 
     def __init__(self, config: SetokConfig):
         super().__init__(config)
-        self.vision_encoder = AutoModel.from_config(config.vision_config)
+        # In the dtype that all else is made in: transformers tells it to parts, but not to the parts of parts
+        self.vision_encoder = AutoModel.from_config(config.vision_config, dtype=torch.get_default_dtype())
         if self.vision_encoder.main_input_name != "pixel_values":
             raise ValueError(f"vision_config must be of a vision model, got {config.vision_config.model_type!r}.")
         self.token_clustering = TokenClustering(config)

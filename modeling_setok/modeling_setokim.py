@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -21,7 +22,7 @@ from .detokenizer import SetokDetokenizer
 from .diffusion_head import DiffusionHead
 from .generation_setokim import SetokimGenerationMixin
 from .mask_decoder import MaskDecoder, mask_losses
-from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput, _patch_dim
+from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput, _image_size, _patch_dim
 from .tasks_setokim import SetokimTasksMixin
 
 
@@ -235,7 +236,7 @@ class SetokimModel(SetokimPreTrainedModel):
             input_ids: (B, T), compact.
             masks: (M, H, W) in [0, 1], one per `<mask>`, in reading order; each belongs to the image before it.
         """
-        setok_output = self.setok(pixel_values)
+        setok_output = self._run_setok(pixel_values)
         tokens = self.normalize_tokens(setok_output.last_hidden_state)
         token_mask, features = setok_output.token_mask, {}
         num_masks = 0 if masks is None else len(masks)
@@ -265,6 +266,12 @@ class SetokimModel(SetokimPreTrainedModel):
             setok_output=setok_output,
             **features,
         )
+
+    def _run_setok(self, pixel_values: torch.Tensor) -> SetokModelOutput:
+        """Without a graph where SeTok is frozen: gradient checkpointing has the inputs of every encoder require one."""
+        trained = pixel_values.requires_grad or any(parameter.requires_grad for parameter in self.setok.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+            return self.setok(pixel_values)
 
     def _images_of_placeholders(
         self, input_ids: torch.LongTensor, num_images: int
@@ -381,9 +388,9 @@ class SetokimModel(SetokimPreTrainedModel):
         return expand_placeholders(input_ids, attention_mask, is_placeholder, counts, self.config.image_token_id)
 
     def _embed(self, input_ids: torch.LongTensor, features: SetokimImageFeatures | None) -> torch.Tensor:
-        inputs_embeds = self.get_input_embeddings()(input_ids)
         is_visual = input_ids == self.config.image_token_id
         if features is not None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
             visual = torch.cat(features.pooler_output).to(inputs_embeds)
             return inputs_embeds.masked_scatter(is_visual[..., None], visual)
         if bool(is_visual.any()):
@@ -391,10 +398,21 @@ class SetokimModel(SetokimPreTrainedModel):
                 f"Image features and image tokens do not match, tokens: {int(is_visual.sum())}, features: 0: the text "
                 "has <image> but there are no pixel_values."
             )
-        if self.training:  # the projector takes part in every step, so that no process waits for another
-            idle = self.multi_modal_projector(self.token_mean.new_zeros(1, len(self.token_mean)))
-            inputs_embeds = inputs_embeds + 0 * idle.sum().to(inputs_embeds)
-        return inputs_embeds
+        if not self.training:
+            return self.get_input_embeddings()(input_ids)
+        idle = self._idle_features()
+        inputs_embeds = self.get_input_embeddings()(input_ids)
+        return inputs_embeds + idle.to(inputs_embeds)
+
+    def _idle_features(self) -> torch.Tensor:
+        """Zero, computed with what reads images. Every part takes part in every step, and in the same order, whatever a
+        batch holds: so no process waits for another, and none reduces the gradient of one part with that of another."""
+        if is_deepspeed_zero3_enabled():  # each process gathers SeTok's weights for all
+            vision_config = self.config.vision_config.vision_config
+            tokens = self._run_setok(self.token_mean.new_zeros(1, 3, *_image_size(vision_config))).last_hidden_state[0]
+        else:
+            tokens = self.token_mean.new_zeros(1, len(self.token_mean))
+        return 0 * self.multi_modal_projector(tokens).sum()
 
 
 class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin, SetokimPreTrainedModel):
@@ -531,12 +549,14 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         losses, mask_logits = {}, None
         if labels is not None:
-            losses = self._language_losses(outputs, labels)
+            losses, idle = self._language_losses(outputs, labels), []
+            if self.training and losses["diffusion_loss"] is None:
+                idle.append(self._idle_diffusion(outputs.last_hidden_state))
             losses["mask_loss"], mask_logits = self._mask_loss(outputs.image_features, masks)
-            loss = sum(self._weighted(name, value) for name, value in losses.items() if value is not None)
-            if self.training:
-                loss = loss + self._idle(losses, outputs.last_hidden_state)
-            losses["loss"] = loss
+            if self.training and losses["mask_loss"] is None:
+                idle.append(self._idle_mask(outputs.last_hidden_state))
+            losses["loss"] = sum(self._weighted(name, value) for name, value in losses.items() if value is not None)
+            losses["loss"] = losses["loss"] + sum(idle)
         return SetokimCausalLMOutput(
             **losses,
             logits=self.lm_head(outputs.last_hidden_state[:, keep]),
@@ -589,20 +609,17 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         weights = {"text_loss": self.config.text_loss_weight, "diffusion_loss": self.config.diffusion_loss_weight}
         return weights.get(name, 1.0) * value
 
-    def _idle(self, losses: dict, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Zero, computed with the heads that this batch has nothing for: so all take part in every step, and no process
-        waits for the gradients of another."""
-        idle = hidden_states.new_zeros(())
-        token_dim = self.config.vision_config.hidden_size
-        if losses["diffusion_loss"] is None:
-            tokens = hidden_states.new_zeros(1, token_dim)
-            idle = idle + 0 * self.diffusion_head.loss(tokens, hidden_states[:1, 0])
-        if losses["mask_loss"] is None:
-            patches = hidden_states.new_zeros(1, 1, self.mask_decoder.patch_projection.in_features)
-            prompts = hidden_states.new_zeros(1, 1, token_dim)
-            present = torch.ones(1, 1, dtype=torch.bool, device=hidden_states.device)
-            idle = idle + 0 * self.mask_decoder(patches, (1, 1), prompts, present).sum()
-        return idle
+    def _idle_diffusion(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Zero, for a batch without visual tokens to learn (see `SetokimModel._idle_features`)."""
+        tokens = hidden_states.new_zeros(1, self.config.vision_config.hidden_size)
+        return 0 * self.diffusion_head.loss(tokens, hidden_states[:1, 0])
+
+    def _idle_mask(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Zero, for a batch without masks."""
+        patches = hidden_states.new_zeros(1, 1, self.mask_decoder.patch_projection.in_features)
+        prompts = hidden_states.new_zeros(1, 1, self.config.vision_config.hidden_size)
+        present = torch.ones(1, 1, dtype=torch.bool, device=hidden_states.device)
+        return 0 * self.mask_decoder(patches, (1, 1), prompts, present).sum()
 
 
 def _embedding_name(model: SetokimModel) -> str:

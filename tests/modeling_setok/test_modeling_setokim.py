@@ -578,3 +578,17 @@ def test_an_image_to_learn_cannot_come_first(processor, model):
 def test_language_model_base_is_a_pretrained_model(model):
     assert isinstance(model.model, PreTrainedModel) and isinstance(model.model.language_model, PreTrainedModel)
     assert model.base_model is model.model and isinstance(model.get_output_embeddings(), nn.Linear)
+
+
+def test_loaded_in_bfloat16(processor, model, tmp_path):
+    """Loaded in bfloat16, every part is, and it learns and answers nearly as in float32."""
+    model.config.vision_config.vision_config.dtype = "float32"  # as in a SeTok that was trained in float32
+    model.save_pretrained(tmp_path)
+    low = SetokimForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in low.parameters()} == {torch.bfloat16}
+    for texts in BATCHES.values():
+        outputs = training_step(processor, low.train(), texts)
+        assert outputs.loss.isfinite()
+        expected = training_step(processor, model.train(), texts)
+        assert outputs.text_loss.item() == pytest.approx(expected.text_loss.item(), rel=0.1)
+    assert isinstance(low.eval().caption(processor, pictures(1)[0], max_new_tokens=3), str)
