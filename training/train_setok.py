@@ -27,7 +27,7 @@ from training.data import (
 from training.data.collator import SetokCollator
 from training.encoder_pretraining import SetokEncoderPretraining
 from training.evaluate_setok import Example, evaluate_setok
-from training.freezing import train_only
+from training.freezing import part_sizes, train_only
 from training.losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss
 from training.recipe import last_checkpoint, parse_recipe, update_config
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
@@ -93,6 +93,7 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
     perceptual_loss = build_perceptual_loss(model_args, training_args, model)
     if model_args.trainable is not None:
         train_only(model, model_args.trainable)
+    logger.info("Parameters: %s", part_sizes(model))
     painting = not model_args.encoder_only
     regrouping = painting and any(parameter.requires_grad for parameter in model.setok.parameters())
     collator = SetokCollator(
@@ -185,8 +186,6 @@ def build_model(
             image_processor = SetokImageProcessor(size=size)
     if names is not None:
         model.set_concepts(names, text_features)
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
-    logger.info("Parameters: %s", ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items()))
     return model, image_processor
 
 
