@@ -15,9 +15,9 @@ from trl import SFTConfig, SFTTrainer
 
 from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
-from training.freezing import train_only
-from training.recipe import last_checkpoint, parse_recipe
-from training.trainer_setokim import VISUAL_HEADS, SetokimArguments, SetokimTrainerMixin, load_setokim, part_sizes
+from training.freezing import part_sizes, train_only
+from training.recipe import last_checkpoint, parse_recipe, whole_weights
+from training.trainer_setokim import VISUAL_HEADS, SetokimArguments, SetokimTrainerMixin, load_setokim
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,10 @@ def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
 
     if model_args.lora is not None and model_args.trainable is not None:
         raise ValueError("With lora, what else is trained stands in lora as modules_to_save; leave trainable out.")
-    model, processor = load_setokim(model_args.model_name_or_path, model_args.config, model_args.attn_implementation)
+    with whole_weights(training_args):
+        model, processor = load_setokim(
+            model_args.model_name_or_path, model_args.config, model_args.attn_implementation
+        )
     if model_args.lora is None:
         train_only(model, model_args.trainable or ("model.language_model", "lm_head", *VISUAL_HEADS))
     trainer = SetokimSFTTrainer(

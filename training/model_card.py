@@ -60,7 +60,7 @@ def measured_card(folder: Path) -> str:
     if "results.json" not in {match[1] for match in _TABLE.finditer(text)}:
         raise ValueError(
             f"{path} has no table of what was measured: put '<!-- table of results.json -->' and "
-            "'<!-- end of table -->' on lines of their own."
+            "'<!-- end of table -->' on lines of their own, or delete the card for a new one."
         )
     card = ModelCard(fill_tables(text, folder))
     card.data.model_name = folder.name

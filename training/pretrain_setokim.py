@@ -17,9 +17,9 @@ from processing import SetokImageProcessor, SetokimProcessor
 from training.bpe_tokenizer import train_tokenizer
 from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
-from training.freezing import train_only
-from training.recipe import last_checkpoint, parse_recipe
-from training.trainer_setokim import SetokimTrainer, SetokimTrainingArguments, load_setokim, part_sizes
+from training.freezing import part_sizes, train_only
+from training.recipe import last_checkpoint, parse_recipe, whole_weights
+from training.trainer_setokim import SetokimTrainer, SetokimTrainingArguments, load_setokim
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
     checkpoint = last_checkpoint(training_args)
     if checkpoint is not None:  # which has the vocabulary and the scale of visual tokens that the run began with
         model_args.model_name_or_path = checkpoint
-    model, processor = build_model(model_args, train_data)
+    with whole_weights(training_args):
+        model, processor = build_model(model_args, train_data)
     train_only(model, model_args.trainable)
     logger.info("Parameters: %s", part_sizes(model))
     trainer = SetokimTrainer(

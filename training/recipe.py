@@ -1,12 +1,14 @@
 """A recipe: one YAML file with the arguments of a script, before those on its command line."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,18 @@ def update_config(config, values: dict) -> None:
             update_config(getattr(config, name), value)
         else:
             setattr(config, name, value)
+
+
+@contextmanager
+def whole_weights(args: TrainingArguments) -> Iterator[None]:
+    """Within it models have whole weights: with ZeRO-3, transformers shards every model that it loads, but ours are put
+    together from whole ones. The Trainer shards the result."""
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if getattr(args, "hf_deepspeed_config", None) is not None:  # a recipe's own; accelerate's is set by the Trainer
+            set_hf_deepspeed_config(args.hf_deepspeed_config)
 
 
 def last_checkpoint(args: TrainingArguments) -> str | None:

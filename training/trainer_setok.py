@@ -60,6 +60,11 @@ class SetokTrainer(Trainer):
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(
+                "SeTok is evaluated, calibrated and judged by its discriminator with whole weights, which a device can "
+                "hold: launch it with DDP (training/recipes/accelerate/ddp.yaml) instead of FSDP or DeepSpeed."
+            )
         self.evaluate_fn = evaluate_fn
         self.sample_images = list(sample_images)
         self.perceptual_loss = perceptual_loss

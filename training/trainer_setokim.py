@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import Trainer, TrainingArguments
 
 from modeling_setok import SetokimConfig, SetokimForConditionalGeneration
@@ -68,6 +68,17 @@ class SetokimTrainerMixin:
             sums.zero_()
         super().log(logs, *args, **kwargs)
 
+    def _save(self, *args, **kwargs) -> None:
+        # FSDP2 makes the model an instance of a class of its own, whose code is not the one to save with the weights
+        model_class = type(self.model)
+        if issubclass(model_class, FSDPModule):
+            self.model.__class__ = model_class.__bases__[1]
+        super()._save(*args, **kwargs)
+        self.model.__class__ = model_class
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """None: TRL's tells how to generate text. `training.model_card` writes one from an evaluation."""
+
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
         if self.args.visual_learning_rate is not None:
@@ -99,14 +110,3 @@ def load_setokim(
 def is_language_parameter(name: str) -> bool:
     """Whether a parameter's path leads through the language model or its head."""
     return not set(LANGUAGE_PARTS).isdisjoint(name.split("."))
-
-
-def part_sizes(model: nn.Module) -> str:
-    """ "setok 0.9 M, language_model 5.2 M (trained), ...": the parameters of each part, for the log."""
-    parts = dict(model.model.named_children()) | {n: m for n, m in model.named_children() if n != "model"}
-    texts = []
-    for name, part in parts.items():
-        parameters = list(part.parameters())
-        trained = " (trained)" if any(parameter.requires_grad for parameter in parameters) else ""
-        texts.append(f"{name} {sum(p.numel() for p in parameters) / 1e6:.2f} M{trained}")
-    return ", ".join(texts)

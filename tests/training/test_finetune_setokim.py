@@ -41,6 +41,7 @@ def test_the_language_model_and_the_visual_heads_are_trained_and_saved(recipe, s
     trained = ("model.language_model", "lm_head", *VISUAL_HEADS)
     assert all(any(name.startswith(part) for name in changed) for part in trained)
     assert all(name.startswith(trained) for name in changed)
+    assert not (tmp_path / "run" / "README.md").exists()  # TRL's card would tell how to generate text
     processor = SetokimProcessor.from_pretrained(tmp_path / "run")
     saved = SetokimForConditionalGeneration.from_pretrained(tmp_path / "run")
     caption, tokens = caption_and_tokens(saved, processor)
