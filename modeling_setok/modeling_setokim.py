@@ -551,7 +551,7 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         if labels is not None:
             losses, idle = self._language_losses(outputs, labels), []
             if self.training and losses["diffusion_loss"] is None:
-                idle.append(self._idle_diffusion(outputs.last_hidden_state))
+                idle.append(self._idle_diffusion(outputs))
             losses["mask_loss"], mask_logits = self._mask_loss(outputs.image_features, masks)
             if self.training and losses["mask_loss"] is None:
                 idle.append(self._idle_mask(outputs.last_hidden_state))
@@ -609,8 +609,10 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         weights = {"text_loss": self.config.text_loss_weight, "diffusion_loss": self.config.diffusion_loss_weight}
         return weights.get(name, 1.0) * value
 
-    def _idle_diffusion(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Zero, for a batch without visual tokens to learn (see `SetokimModel._idle_features`)."""
+    def _idle_diffusion(self, outputs: SetokimModelOutput) -> torch.Tensor:
+        """Zero, for a batch without visual tokens to learn (see `SetokimModel._idle_features`). Its gradient leaves the
+        model where that of the text does: ZeRO-3 counts the outputs that have one."""
+        hidden_states = outputs.last_hidden_state if outputs.expanded is None else outputs.expanded.hidden_states
         tokens = hidden_states.new_zeros(1, self.config.vision_config.hidden_size)
         return 0 * self.diffusion_head.loss(tokens, hidden_states[:1, 0])
 

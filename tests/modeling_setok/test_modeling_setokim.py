@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from modeling_setok import SetokimForConditionalGeneration, SetokimModel
+from modeling_setok import SetokimForConditionalGeneration, SetokimModel, modeling_setokim
 from modeling_setok.mask_decoder import mask_losses
 from modeling_setok.modeling_setokim import expand_placeholders
 from tests.setokim_testing import (
@@ -451,6 +451,34 @@ def test_idle_parts_do_not_change_the_gradients(processor, model):
         torch.testing.assert_close(outputs.loss, outputs.text_loss, rtol=0, atol=0)
     assert gradients[0].keys() == gradients[1].keys()
     assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+
+
+def test_parts_run_in_one_order_whatever_a_batch_holds(processor, model, monkeypatch):
+    """Else processes with other batches add up gradients of other parts (ZeRO-2), or wait for each other (ZeRO-3)."""
+    from training.freezing import train_only
+
+    monkeypatch.setattr(modeling_setokim, "is_deepspeed_zero3_enabled", lambda: True)
+    train_only(model.train(), STAGE)
+    events = []
+    for name, module in model.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: events.append(("runs", name)))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda _, name=name: events.append(("gradient", name)))
+
+    def watch(module, arguments, outputs):
+        hidden = [outputs.last_hidden_state] + ([outputs.expanded.hidden_states] if outputs.expanded else [])
+        for tensor in hidden:
+            tensor.register_hook(lambda _: events.append(("gradient", "the base model's output")))
+
+    model.model.register_forward_hook(watch)
+    sequences = []
+    for texts in BATCHES.values():
+        events.clear()
+        training_step(processor, model, texts)
+        sequences.append(list(events))
+    assert len(sequences[0]) > 100
+    assert all(sequence == sequences[0] for sequence in sequences)
 
 
 def test_frozen_parts_stay_in_eval_mode(model):
