@@ -128,8 +128,12 @@ def main(arguments: list[str] | None = None) -> None:
         total, trained = count_parameters(model)
         alone = bytes_per_device(model, ENGINES["one device"])
         cells = [f"{total / 1e6:,.1f} M", f"{trained / 1e6:,.1f} M", " + ".join(map(size_text, alone.values()))]
+        can_shard = "mixture" in recipe  # Setokim's; SeTok is trained with whole weights
         cells += [
-            size_text(sum(bytes_per_device(model, engine, options.devices).values())) for engine in ENGINES.values()
+            size_text(sum(bytes_per_device(model, engine, options.devices).values()))
+            if can_shard or not engine.sharded
+            else "-"
+            for engine in ENGINES.values()
         ]
         rows.append(f"| `{name}` | {' | '.join(cells)} |")
 
