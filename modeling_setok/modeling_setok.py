@@ -93,11 +93,8 @@ class SetokPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.concept_features)
 
     def save_pretrained(self, save_directory, **kwargs):
-        if self.is_remote_code():  # all classes of this file can load it; transformers names only that of this model
-            self.config.auto_map = {
-                "AutoModel": "modeling_setok.SetokModel",
-                "AutoModelForPreTraining": "modeling_setok.SetokForPreTraining",
-            }
+        if self.is_remote_code():  # AutoModel loads the base model from any of them; transformers adds the class itself
+            self.config.auto_map = {"AutoModel": "modeling_setok.SetokModel"}
         super().save_pretrained(save_directory, **kwargs)
 
 

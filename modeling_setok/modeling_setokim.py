@@ -147,11 +147,8 @@ class SetokimPreTrainedModel(PreTrainedModel):
                 init.zeros_(layer.bias)
 
     def save_pretrained(self, save_directory, **kwargs):
-        if self.is_remote_code():  # all classes of this file can load it; transformers names only that of this model
-            self.config.auto_map = {
-                "AutoModel": "modeling_setokim.SetokimModel",
-                "AutoModelForImageTextToText": "modeling_setokim.SetokimForConditionalGeneration",
-            }
+        if self.is_remote_code():  # AutoModel loads the base model from any of them; transformers adds the class itself
+            self.config.auto_map = {"AutoModel": "modeling_setokim.SetokimModel"}
         super().save_pretrained(save_directory, **kwargs)
 
 

@@ -51,8 +51,10 @@ def check(repository: str, revision: str | None = None, saved_again: bool = Fals
         parts[name] = getattr(transformers, name).from_pretrained(repository, **options)
         say(repository, name, type(parts[name]).__name__)
 
-    use = use_setokim if "AutoModelForImageTextToText" in parts else use_setok
-    use(repository, parts, options)
+    if "AutoModelForImageTextToText" in parts:
+        use_setokim(repository, parts, options)
+    elif parts["AutoConfig"].model_type == "setok":
+        use_setok(repository, parts)
     if not saved_again:
         save_again(repository, folder, parts)
 
@@ -63,9 +65,7 @@ def compare_weights(model: transformers.PreTrainedModel, folder: Path) -> str:
     Raises:
         ValueError: a tensor differs or, in the model that was saved, is missing on either side.
     """
-    stored = {}
-    for file in folder.glob("*.safetensors"):
-        stored |= load_file(file)
+    stored = stored_tensors(folder)
     tensors = model.state_dict()
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     is_whole = type(model).__name__ in model.config.architectures
@@ -81,15 +81,15 @@ def compare_weights(model: transformers.PreTrainedModel, folder: Path) -> str:
     return f"{len(tensors)} tensors equal bit for bit to those in the files"
 
 
-def use_setok(repository: str, parts: dict, options: dict) -> None:
-    model, image_processor = parts["AutoModelForPreTraining"], parts["AutoImageProcessor"]
-    pixel_values = image_processor([example_picture()], return_tensors="pt")["pixel_values"]
+def use_setok(repository: str, parts: dict) -> None:
+    image_processor = parts["AutoImageProcessor"]
     with torch.no_grad():
-        encoded = parts["AutoModel"](pixel_values)
-        painted = model.detokenize(encoded.last_hidden_state, encoded.token_mask)
-    (picture,) = image_processor.postprocess(painted)
-    number = int(encoded.num_tokens[0])
-    say(repository, "use", f"a picture becomes {number} concept tokens, painted back as {picture.size} pixels")
+        encoded = parts["AutoModel"](image_processor([example_picture()], return_tensors="pt")["pixel_values"])
+        say(repository, "tokenise", f"a picture becomes {int(encoded.num_tokens[0])} concept tokens")
+        if model := parts.get("AutoModelForPreTraining"):
+            painted = model.detokenize(encoded.last_hidden_state, encoded.token_mask)
+            (picture,) = image_processor.postprocess(painted)
+            say(repository, "detokenize", f"they are painted as {picture.size} pixels")
 
 
 def use_setokim(repository: str, parts: dict, options: dict) -> None:
@@ -127,10 +127,18 @@ def save_again(repository: str, folder: Path, parts: dict) -> None:
 
 
 def compare_files(folder: Path, again: Path) -> None:
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in {".py", ".safetensors"})
-    for name in names:
-        if not (again / name).exists() or (again / name).read_bytes() != (folder / name).read_bytes():
-            raise ValueError(f"{name} was not saved again as it was.")
+    """Raises a `ValueError` unless code and weights are the same; the weights may be in other shards."""
+    for file in folder.glob("*.py"):
+        if not (again / file.name).exists() or (again / file.name).read_bytes() != file.read_bytes():
+            raise ValueError(f"{file.name} was not saved again as it was.")
+    first, second = stored_tensors(folder), stored_tensors(again)
+    if first.keys() != second.keys() or not all(torch.equal(first[name], second[name]) for name in first):
+        raise ValueError("The weights were not saved again as they were.")
+
+
+def stored_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors in the weight files of a folder."""
+    return {name: tensor for file in folder.glob("model*.safetensors") for name, tensor in load_file(file).items()}
 
 
 def example_picture() -> Image.Image:

@@ -24,6 +24,7 @@ import modeling_setok
 from processing import SetokImageProcessor, SetokimProcessor
 from training.model_card import FILL_IN, NAMESPACE, ROOT, measured_card, shipped_models
 
+WEIGHTS = "model*.safetensors*"  # and the index of shards
 _LINK = re.compile(r"\]\(([^)#\s]+)\)")
 
 
@@ -44,6 +45,10 @@ def assemble(folder: Path, output: Path, repo_id: str | None = None) -> None:
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)
     processor.save_pretrained(output)
+    for written in output.glob(WEIGHTS):  # they are published as they are, shard by shard
+        written.unlink()
+    for file in folder.glob(WEIGHTS):
+        shutil.copyfile(file, output / file.name)
     text = (folder / "README.md").read_text(encoding="utf-8")
     (output / "README.md").write_text(_renamed(text, folder.name, repo_id), encoding="utf-8")
     for name in ("results.json", *_links(text)):
@@ -54,8 +59,8 @@ def assemble(folder: Path, output: Path, repo_id: str | None = None) -> None:
 
 def check_files(folder: Path) -> None:
     """All that can be told without loading the model; see `assemble` for what is refused."""
-    if not list(folder.glob("*.safetensors")):
-        raise ValueError(f"{folder} has no *.safetensors: weights are published in no other form. Use save_pretrained.")
+    if not list(folder.glob(WEIGHTS)):
+        raise ValueError(f"{folder} has no {WEIGHTS}: weights are published in no other form. Use save_pretrained.")
     up_to_date = measured_card(folder)
     text = (folder / "README.md").read_text(encoding="utf-8")
     if text != up_to_date:
@@ -64,9 +69,10 @@ def check_files(folder: Path) -> None:
         )
     if FILL_IN in text:
         raise ValueError(f"{folder / 'README.md'} is unfinished: write what its author has to ('{FILL_IN}: ...').")
-    missing = [name for name in _links(text) if not (folder / name).is_file()]
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    missing = [name for name in _links(text) if name not in there]
     if missing:
-        raise ValueError(f"{folder / 'README.md'} links to files that are not there: {', '.join(missing)}.")
+        raise ValueError(f"{folder / 'README.md'} links to what is not in its folder: {', '.join(missing)}.")
 
 
 def load(folder: Path) -> tuple:
@@ -122,7 +128,7 @@ def push(folder: Path, repo_id: str, private: bool = False, revision: str | None
         folder_path=folder,
         revision=revision,
         commit_message="Publish the model",
-        delete_patterns=["*.py", "*.safetensors", "*.safetensors.index.json"],  # what former versions left
+        delete_patterns=["*.py", WEIGHTS],  # what former versions left
     )
     return commit.commit_url
 
@@ -138,7 +144,7 @@ def _renamed(text: str, name: str, repo_id: str | None) -> str:
 
 def _links(text: str) -> list[str]:
     """Files beside the card that it shows or links to."""
-    return sorted({target for target in _LINK.findall(text) if "://" not in target})
+    return sorted({target for target in _LINK.findall(text) if not re.match(r"\w+:", target)})
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, ModelCard, constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from modeling_setok import SetokForPreTraining
 from tests.hub_server import TOKEN, Hub, running_hub
 from tests.script_testing import ROOT, environment
 from training import push_to_hub
@@ -81,6 +82,20 @@ def test_assembled_is_complete_and_always_the_same(folders, tmp_path):
         assert contents(output) == first | {"notes.txt": b"of the user"}
 
 
+def test_weights_are_published_as_they_are(copied, setok_folder, tmp_path):
+    """In their own dtype and shards."""
+    folder, output = copied("my-setok"), tmp_path / "output"
+    model = SetokForPreTraining.from_pretrained(setok_folder, dtype=torch.bfloat16)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    shards = {name: data for name, data in contents(folder).items() if ".safetensors" in name}
+    assert len(shards) > 2
+    for _ in range(2):
+        assemble(folder, output)
+        assert {name: data for name, data in contents(output).items() if ".safetensors" in name} == shards
+    prove(output)
+
+
 def test_card_calls_the_models_as_they_are_published(folders, tmp_path):
     assemble(folders["my-setok"], tmp_path, repo_id="me/tokenizer")
     text = (tmp_path / "README.md").read_text()
@@ -123,16 +138,25 @@ def spoil_picture_is_missing(folder):
     (folder / "picture.png").unlink()
 
 
+def spoil_link_leads_out(folder):
+    path = folder / "README.md"
+    path.write_text(
+        path.read_text() + "\n[notes](../notes.md), [site](https://example.org), [me](mailto:me@example.org)\n"
+    )
+    (folder.parent / "notes.md").write_text("of others")
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (spoil_nothing_is_there, r"has no \*.safetensors"),
+        (spoil_nothing_is_there, r"has no model\*.safetensors"),
         (spoil_card_is_missing, "has no model card"),
         (spoil_card_has_other_numbers, "does not say what results.json says"),
         (spoil_metadata_has_other_numbers, "does not say what results.json says"),
         (spoil_results_are_missing, "results.json is missing"),
         (spoil_card_is_unfinished, "is unfinished"),
-        (spoil_picture_is_missing, "links to files that are not there: picture.png"),
+        (spoil_picture_is_missing, "links to what is not in its folder: picture.png"),
+        (spoil_link_leads_out, "links to what is not in its folder: ../notes.md"),
     ],
 )
 def test_refuses_what_would_mislead(copied, spoil, reason, tmp_path):
@@ -289,29 +313,30 @@ def test_pushed_by_the_libraries(hub, folders, setokim_recipe, tmp_path):
     """`push_to_hub` of models, processors and the Trainer bring the code along; all load by their ids without ours."""
     recipe = setokim_recipe("pretrain", tmp_path, max_steps=1, push_to_hub=True, hub_model_id="me/trained")
     code = f"""
-from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
+from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration, SetokModel
 from processing import SetokImageProcessor, SetokimProcessor
 from training.pretrain_setokim import main
 
-for name, *classes in (
-    ("my-setok", SetokForPreTraining, SetokImageProcessor),
-    ("my-setokim", SetokimForConditionalGeneration, SetokimProcessor),
-):
-    for cls in classes:
-        cls.from_pretrained({str(folders["my-setok"].parent.parent)!r} + "/" + FOLDERS[name]).push_to_hub("me/" + name)
+setok, setokim = {str(folders["my-setok"])!r}, {str(folders["my-setokim"])!r}
+for cls in (SetokForPreTraining, SetokImageProcessor):
+    cls.from_pretrained(setok).push_to_hub("me/my-setok")
+for cls in (SetokModel, SetokImageProcessor):  # without the detokenizer
+    cls.from_pretrained(setok).push_to_hub("me/tokens-alone")
+for cls in (SetokimForConditionalGeneration, SetokimProcessor):
+    cls.from_pretrained(setokim).push_to_hub("me/my-setokim")
 main([{str(recipe)!r}])
 """
-    folders_of = {name: "/".join(folder.parts[-2:]) for name, folder in folders.items()}
-    run(hub, tmp_path, "-c", f"FOLDERS = {folders_of}\n{code}")
+    run(hub, tmp_path, "-c", code)
     for name, source in {**folders, "trained": tmp_path / "run"}.items():
         pushed = hub.repositories[f"me/{name}"].files()
         assert pushed["model.safetensors"] == (source / "model.safetensors").read_bytes()
 
-    names = ("me/my-setok", "me/my-setokim", "me/trained")
+    names = ("me/my-setok", "me/tokens-alone", "me/my-setokim", "me/trained")
     printed = run(hub, tmp_path / "run", "-P", CHECK, *names, "--saved-again")
     lines = [line.split()[:2] for line in printed.splitlines()]
     for name, classes in (
         ("my-setok", "AutoConfig AutoModel AutoModelForPreTraining AutoImageProcessor"),
+        ("tokens-alone", "AutoConfig AutoModel AutoImageProcessor"),
         ("my-setokim", "AutoConfig AutoModel AutoModelForImageTextToText AutoProcessor AutoTokenizer"),
         ("trained", "AutoConfig AutoModel AutoModelForImageTextToText AutoProcessor AutoTokenizer"),
     ):
