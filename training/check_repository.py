@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import transformers
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HTTPError
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from transformers import pipeline
@@ -40,7 +41,7 @@ def check(repository: str, revision: str | None = None, saved_again: bool = Fals
     parts = {"AutoConfig": transformers.AutoConfig.from_pretrained(repository, **options)}
     say(repository, "AutoConfig", type(parts["AutoConfig"]).__name__)
 
-    for auto_class in [name for name in parts["AutoConfig"].auto_map if name != "AutoConfig"]:
+    for auto_class in [name for name in getattr(parts["AutoConfig"], "auto_map", {}) if name != "AutoConfig"]:
         model = getattr(transformers, auto_class).from_pretrained(repository, **options).eval()
         parts[auto_class] = model
         say(repository, auto_class, f"{type(model).__name__}, {compare_weights(model, folder)}")
@@ -149,7 +150,7 @@ def example_picture() -> Image.Image:
 
 
 def say(repository: str, name: str, what: str) -> None:
-    print(f"{Path(repository).name:24}{name:32}{what}", flush=True)
+    print(f"{Path(repository).name:23} {name:31} {what}", flush=True)
 
 
 def main() -> None:
@@ -165,7 +166,10 @@ def main() -> None:
     installed = ", ".join(f"{name}: {'there' if find_spec(name) else 'absent'}" for name in OPTIONAL)
     print(f"{json.dumps(versions)}; {installed}; {', '.join(OWN_PACKAGES)}: hidden")
     for repository in arguments.repositories:
-        check(repository, arguments.revision, arguments.saved_again)
+        try:
+            check(repository, arguments.revision, arguments.saved_again)
+        except (OSError, ValueError, HTTPError) as error:
+            sys.exit(f"Error: {repository} does not work: {error}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ loss. With `bf16: true`, as in all recipes.
 """
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +93,25 @@ def recipe_model(recipe: dict, config: SetokConfig | SetokimConfig) -> nn.Module
 
 def recipe_config(recipe: dict, model: str | None, language_model: str | None) -> SetokConfig | SetokimConfig:
     """The configuration of `model` (folder, config.json or Hub id), by default the paper's, with the language model's
-    replaced by that of `language_model`."""
+    replaced by that of `language_model`.
+
+    Raises:
+        ValueError: for another model than the recipe's, or a file that is no recipe.
+    """
+    if "output_dir" not in recipe:
+        raise ValueError("This is no recipe: it has no output_dir.")
     config_class = SetokimConfig if "mixture" in recipe else SetokConfig
-    config = config_class() if model is None else config_class.from_pretrained(model)
+    if model is None:
+        if "text_config" in recipe:
+            raise ValueError("This recipe is not of the paper's model: name one of its size with --model.")
+        config = config_class()
+    else:
+        config = AutoConfig.from_pretrained(model)
+        if config.model_type != config_class.model_type:
+            raise ValueError(f"The recipe is of a {config_class.model_type}, and {model} is a {config.model_type}.")
     if language_model is None or "mixture" not in recipe:
         return config
-    text_config = AutoConfig.from_pretrained(language_model)
+    text_config = AutoConfig.from_pretrained(language_model).get_text_config()
     first = text_config.vocab_size  # the four new tokens come after its own
     ids = ("image_start_token_id", "image_token_id", "image_end_token_id", "mask_token_id")
     text_config.vocab_size += len(ids)
@@ -118,7 +132,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--language_model", help="folder or Hub id of another language model for Setokim")
     parser.add_argument("--devices", type=int, default=8, help="that share what is sharded")
     options = parser.parse_args(arguments)
+    if options.devices < 1:
+        parser.error("--devices must be at least 1.")
+    try:
+        print_table(options)
+    except (OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
 
+
+def print_table(options: argparse.Namespace) -> None:
+    """The parts of each recipe's model, and a Markdown table of the bytes."""
     sizes, rows = {}, []
     for path in options.recipes:
         recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

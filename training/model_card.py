@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from training import evaluate_setok, evaluate_setokim
@@ -17,7 +18,7 @@ from training.report import Row, markdown_rows
 
 ROOT = Path(__file__).parents[1]
 MODEL_CARDS = ROOT / "model_cards"
-NAMESPACE = "setok"  # in cards; models that are pushed to another are called by that
+NAMESPACE = "your-name"  # in cards, until a model is pushed
 FILL_IN = "(Fill in"  # begins what a new card leaves to its author
 
 _TABLE = re.compile(r"(?<=<!-- table of )(\S+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
@@ -62,7 +63,13 @@ def measured_card(folder: Path) -> str:
             f"{path} has no table of what was measured: put '<!-- table of results.json -->' and "
             "'<!-- end of table -->' on lines of their own, or delete the card for a new one."
         )
-    card = ModelCard(fill_tables(text, folder))
+    try:
+        card = ModelCard(fill_tables(text, folder))
+    except yaml.YAMLError as error:
+        raise ValueError(f"The metadata of {path} is not YAML: {error}") from error
+    lacking = [name for name in ("license", "library_name", "pipeline_tag") if not card.data.get(name)]
+    if lacking:
+        raise ValueError(f"The metadata of {path}, between two lines of ---, lacks {', '.join(lacking)}.")
     card.data.model_name = folder.name
     card.data.eval_results = _eval_results(folder, card.data.pipeline_tag)
     return card.content
@@ -70,9 +77,14 @@ def measured_card(folder: Path) -> str:
 
 def new_card(folder: Path, license: str) -> str:
     """A card for a model that has none, from the template; what only its author knows is marked by `FILL_IN`."""
-    _, model_type = _config(folder)
+    model_type = _model_type(folder)
     data = ModelCardData(
-        license=license, library_name="transformers", pipeline_tag=_PIPELINE_TAGS[model_type], tags=_TAGS[model_type]
+        license=license,
+        library_name="transformers",
+        pipeline_tag=_PIPELINE_TAGS[model_type],
+        tags=_TAGS[model_type],
+        datasets=[f"{FILL_IN}: the id of each data set on the Hub, or its name)"],
+        base_model=f"{FILL_IN}: the id of what it was made from; without such, delete this line)",
     )
     card = ModelCard.from_template(
         data,
@@ -87,48 +99,56 @@ def new_card(folder: Path, license: str) -> str:
 
 def _eval_results(folder: Path, task: str) -> list[EvalResult]:
     rows, arguments, results = _measured(folder)
-    name = arguments.get("data") or "EmojiScenes"
-    of_scenes = {key: arguments[key] for key in ("num_scenes", "seed") if not arguments.get("data")}
+    if arguments.get("data"):
+        name = Path(arguments["data"]).name  # where it lies is nobody's business
+        data = {"dataset_type": name, "dataset_name": name}
+    else:
+        options = {key: arguments.get(key) for key in ("num_scenes", "seed")}
+        data = {"dataset_type": "emoji_scenes", "dataset_name": "EmojiScenes", "dataset_args": options}
+        data["dataset_split"] = arguments.get("split")
     return [
         EvalResult(
             task_type=task,
-            dataset_type="emoji_scenes" if of_scenes else name,
-            dataset_name=name,
-            dataset_split=arguments["split"] if of_scenes else None,
-            dataset_args=of_scenes or None,
+            **data,
             metric_type=row.key,
             metric_name=row.title,
             metric_value=float(f"{results[row.key]:{row.form}}"),
         )
         for row in rows[1:]  # the first counts the pictures
-        if row.key in results
+        if results.get(row.key) is not None
     ]
 
 
 def _measured(folder: Path) -> tuple[list[Row], dict, dict]:
     """Rows of the table of the folder's model, and the arguments and results of its evaluation."""
-    _, model_type = _config(folder)
+    model_type = _model_type(folder)
+    rows = _ROWS[model_type]
     written = _read_json(folder / "results.json", f"measure the model: python -m training.evaluate_{model_type}")
-    if not {"arguments", "results"} <= written.keys():
+    arguments, results = written.get("arguments"), written.get("results")
+    if not isinstance(arguments, dict) or not isinstance(results, dict) or rows[0].key not in results:
         raise ValueError(f"{folder / 'results.json'} is not what training.evaluate_{model_type} --output writes.")
-    return _ROWS[model_type], written["arguments"], written["results"]
+    return rows, arguments, results
 
 
-def _config(folder: Path) -> tuple[dict, str]:
-    config = _read_json(folder / "config.json", "save the model there")
-    model_type = config.get("model_type")
+def _model_type(folder: Path) -> str:
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(f"{folder} is an adapter: save and measure the model that merge_and_unload() makes.")
+    model_type = _read_json(folder / "config.json", "save the model there").get("model_type")
     if model_type not in _ROWS:
         raise ValueError(f"{folder} has a model of type {model_type!r}; there are cards for {', '.join(_ROWS)}.")
-    return config, model_type
+    return model_type
 
 
 def _read_json(path: Path, remedy: str) -> dict:
     if not path.exists():
         raise ValueError(f"{path} is missing; {remedy}.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object.")
+    return content
 
 
 def main() -> None:

@@ -11,11 +11,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 import transformers
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import AutoConfig
@@ -25,16 +28,16 @@ from processing import SetokImageProcessor, SetokimProcessor
 from training.model_card import FILL_IN, NAMESPACE, ROOT, measured_card, shipped_models
 
 WEIGHTS = "model*.safetensors*"  # and the index of shards
-_LINK = re.compile(r"\]\(([^)#\s]+)\)")
+_LINK = re.compile(r"""(?:\]\(|src=["'])(?:\./)?([^)"'#\s]+)""")
 
 
-def assemble(folder: Path, output: Path, repo_id: str | None = None) -> None:
+def assemble(folder: Path, output: Path, repo_ids: Mapping[str, str] | None = None) -> None:
     """Writes all of a Hub repository: weights, configurations, processor, chat template, code, card and its pictures.
 
     Args:
         folder: a model, its processor, `results.json` and `README.md`.
-        output: may exist; files of other names stay.
-        repo_id: by which the card calls the model; as in `folder` by default.
+        output: may exist; files of other names stay, but for weights.
+        repo_ids: the Hub ids by which the card shall call models, by the names of their folders.
 
     Raises:
         ValueError: for what would not load or would mislead: weights that are not safetensors or do not fit the
@@ -50,7 +53,7 @@ def assemble(folder: Path, output: Path, repo_id: str | None = None) -> None:
     for file in folder.glob(WEIGHTS):
         shutil.copyfile(file, output / file.name)
     text = (folder / "README.md").read_text(encoding="utf-8")
-    (output / "README.md").write_text(_renamed(text, folder.name, repo_id), encoding="utf-8")
+    (output / "README.md").write_text(_renamed(text, repo_ids or {}), encoding="utf-8")
     for name in ("results.json", *_links(text)):
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, output / name)
@@ -59,9 +62,9 @@ def assemble(folder: Path, output: Path, repo_id: str | None = None) -> None:
 
 def check_files(folder: Path) -> None:
     """All that can be told without loading the model; see `assemble` for what is refused."""
+    up_to_date = measured_card(folder)
     if not list(folder.glob(WEIGHTS)):
         raise ValueError(f"{folder} has no {WEIGHTS}: weights are published in no other form. Use save_pretrained.")
-    up_to_date = measured_card(folder)
     text = (folder / "README.md").read_text(encoding="utf-8")
     if text != up_to_date:
         raise ValueError(
@@ -69,7 +72,7 @@ def check_files(folder: Path) -> None:
         )
     if FILL_IN in text:
         raise ValueError(f"{folder / 'README.md'} is unfinished: write what its author has to ('{FILL_IN}: ...').")
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     missing = [name for name in _links(text) if name not in there]
     if missing:
         raise ValueError(f"{folder / 'README.md'} links to what is not in its folder: {', '.join(missing)}.")
@@ -118,9 +121,15 @@ def prove(repository: str | Path) -> str:
 
 
 def push(folder: Path, repo_id: str, private: bool = False, revision: str | None = None) -> str:
-    """Makes the Hub repository what the folder is; without a change, nothing is committed. Returns its address."""
+    """Makes the Hub repository what the folder is; without a change, nothing is committed. Returns its address.
+
+    Raises:
+        ValueError: it is there already, and public, though it should be private.
+    """
     api = HfApi()
     repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
+    if private and not api.repo_info(repo_id).private:
+        raise ValueError(f"{repo_id} exists and is public. Make it private in its settings, or leave out --private.")
     if revision is not None:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     commit = api.upload_folder(
@@ -128,23 +137,21 @@ def push(folder: Path, repo_id: str, private: bool = False, revision: str | None
         folder_path=folder,
         revision=revision,
         commit_message="Publish the model",
-        delete_patterns=["*.py", WEIGHTS],  # what former versions left
+        delete_patterns=[WEIGHTS],  # of another number of shards
     )
     return commit.commit_url
 
 
-def _renamed(text: str, name: str, repo_id: str | None) -> str:
-    """The card with the names under which it and its like are published."""
-    if repo_id is None:
-        return text
-    namespace = repo_id.split("/")[0]
+def _renamed(text: str, repo_ids: Mapping[str, str]) -> str:
+    """The card with the names under which models are published."""
     pattern = rf"(?<![\w./-]){NAMESPACE}/([\w.-]*\w)"
-    return re.sub(pattern, lambda match: repo_id if match[1] == name else f"{namespace}/{match[1]}", text)
+    return re.sub(pattern, lambda match: repo_ids.get(match[1], match[0]), text)
 
 
 def _links(text: str) -> list[str]:
-    """Files beside the card that it shows or links to."""
-    return sorted({target for target in _LINK.findall(text) if not re.match(r"\w+:", target)})
+    """Files beside the card that it shows or links to; the licence comes with the code."""
+    targets = {unquote(target) for target in _LINK.findall(text) if not re.match(r"\w+:", target)}
+    return sorted(targets - {"LICENSE"})
 
 
 def main() -> None:
@@ -153,39 +160,46 @@ def main() -> None:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--output", type=Path, help="local folder, in which each repository has one of its own")
     target.add_argument("--repo-id", help="repository on the Hub, or the user or organisation alone, without a slash")
-    parser.add_argument("--private", action="store_true", help="nobody else shall see a new repository")
+    parser.add_argument("--private", action="store_true", help="nobody else shall see the repository")
     parser.add_argument("--revision", help="branch of the Hub repository, made if it is not there; default: main")
     arguments = parser.parse_args()
-    folders = arguments.folders or shipped_models()
+    folders = [folder.resolve() for folder in arguments.folders] or shipped_models()
     if arguments.repo_id and "/" in arguments.repo_id and len(folders) != 1:
         parser.error(f"{arguments.repo_id} is one repository, and there are {len(folders)} folders: name one of them.")
     if arguments.output and (arguments.private or arguments.revision):
         parser.error("--private and --revision belong to --repo-id.")
     transformers.logging.disable_progress_bar()
-    for folder in tqdm(folders, desc="repositories", unit="model"):
-        try:
-            where = publish(folder.resolve(), arguments)
-        except (ValueError, OSError, HfHubHTTPError) as error:
-            sys.exit(f"Error: {error}")
-        tqdm.write(f"{folder.name}: {where}")
+    try:
+        publish(folders, arguments)
+    except (ValueError, OSError, HTTPError) as error:
+        sys.exit(f"Error: {error}")
 
 
-def publish(folder: Path, arguments: argparse.Namespace) -> str:
-    """Assembles, proves, and then moves or pushes a repository. Returns where it is."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder.")
-    repo_id = arguments.repo_id
-    if repo_id and "/" not in repo_id:
-        repo_id = f"{repo_id}/{folder.name}"
+def publish(folders: list[Path], arguments: argparse.Namespace) -> None:
+    """Assembles and proves all repositories, and only then moves or pushes them."""
+    repo_ids = {}
+    if arguments.repo_id:
+        is_one = "/" in arguments.repo_id
+        repo_ids = {f.name: arguments.repo_id if is_one else f"{arguments.repo_id}/{f.name}" for f in folders}
+        for repo_id in repo_ids.values():
+            validate_repo_id(repo_id)
+        HfApi().whoami()  # raises now, not after the work, where there is no token or no network
     with tempfile.TemporaryDirectory() as temporary:
-        assembled = Path(temporary) / folder.name
-        assemble(folder, assembled, repo_id)
-        tqdm.write(prove(assembled), end="")
-        if repo_id:
-            return push(assembled, repo_id, arguments.private, arguments.revision)
-        output = arguments.output / folder.name
-        shutil.copytree(assembled, output, dirs_exist_ok=True)
-        return str(output)
+        assembled = [Path(temporary) / folder.name for folder in folders]
+        for source, folder in zip(folders, tqdm(assembled, desc="assembled and proved", unit="model"), strict=True):
+            if not source.is_dir():
+                raise ValueError(f"{source} is not a folder.")
+            assemble(source, folder, repo_ids)
+            tqdm.write(prove(folder), end="")
+        for folder in assembled:
+            if repo_ids:
+                where = push(folder, repo_ids[folder.name], arguments.private, arguments.revision)
+            else:
+                where = arguments.output / folder.name
+                for former in where.glob(WEIGHTS):  # of another number of shards: they would be loaded
+                    former.unlink()
+                shutil.copytree(folder, where, dirs_exist_ok=True)
+            print(f"{folder.name}: {where}")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def _cells(rows: Sequence[Row], results: Mapping[str, float]) -> Iterator[list[s
     columns = {title: prefix for title, prefix in columns.items() if prefix + rows[0].key in results}
     yield ["", *columns, "beside it (all)"]
     for row in rows:
-        if row.key in results:
+        if results.get(row.key) is not None:
             values = (results.get(prefix + row.key) for prefix in columns.values())
             beside = (
                 f"{name} {results[key]:{row.form}}" for name, key in row.beside.items() if results.get(key) is not None

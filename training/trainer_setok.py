@@ -80,6 +80,9 @@ class SetokTrainer(Trainer):
 
     # ---- the loss
 
+    def create_model_card(self, *args, **kwargs) -> None:
+        """None: transformers' says nothing true of SeTok. `training.model_card` writes one from an evaluation."""
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)
         names = ("reconstruction_loss", "contrastive_loss", "placement_loss")

@@ -73,11 +73,13 @@ class SetokimTrainerMixin:
         model_class = type(self.model)
         if issubclass(model_class, FSDPModule):
             self.model.__class__ = model_class.__bases__[1]
-        super()._save(*args, **kwargs)
-        self.model.__class__ = model_class
+        try:
+            super()._save(*args, **kwargs)
+        finally:
+            self.model.__class__ = model_class
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """None: TRL's tells how to generate text. `training.model_card` writes one from an evaluation."""
+        """None: the libraries' say nothing true of Setokim. `training.model_card` writes one from an evaluation."""
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)

@@ -15,6 +15,7 @@ from transformers import (
     AutoProcessor,
     PreTrainedModel,
 )
+from transformers.utils import is_flash_attn_2_available
 
 from modeling_setok import SetokimForConditionalGeneration, SetokimModel, modeling_setokim
 from modeling_setok.mask_decoder import mask_losses
@@ -620,3 +621,11 @@ def test_loaded_in_bfloat16(processor, model, tmp_path):
         expected = training_step(processor, model.train(), texts)
         assert outputs.text_loss.item() == pytest.approx(expected.text_loss.item(), rel=0.1)
     assert isinstance(low.eval().caption(processor, pictures(1)[0], max_new_tokens=3), str)
+
+
+@pytest.mark.skipif(is_flash_attn_2_available(), reason="flash-attn is installed")
+def test_says_what_flash_attention_needs(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ImportError, match="FlashAttention2 .* doesn't seem to be installed"):
+        SetokimForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="flash_attention_2")
+    SetokimForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="eager")

@@ -65,10 +65,6 @@ def environment(monkeypatch):
     return set_environment
 
 
-def test_which_configs_there_are():
-    assert CONFIGS == ["ddp", "ddp_multi_node", "deepspeed_zero2", "deepspeed_zero3", "fsdp2"]
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_accelerate_knows_every_key(name):
     """An unknown key at the top is refused by the loader; one below is an option that the launcher does not have."""

@@ -82,8 +82,18 @@ def test_what_cannot_be_counted_is_said():
     encoder = yaml.safe_load((RECIPES / "setok_emoji_tiny_encoder.yaml").read_text())
     with pytest.raises(ValueError, match="encoder_only"):
         recipe_model(encoder, recipe_config(encoder, None, None))
+    empty = {"mixture": [], "output_dir": "run"}
     with pytest.raises(ValueError, match="trainable or lora"):
-        recipe_model({"mixture": []}, recipe_config({"mixture": []}, None, None))
+        recipe_model(empty, recipe_config(empty, None, None))
+    with pytest.raises(ValueError, match="no recipe"):
+        recipe_config({"num_machines": 8}, None, None)
+    with pytest.raises(ValueError, match="not of the paper's model"):
+        recipe_config(empty | {"text_config": {"model_type": "llama"}}, None, None)
+    with pytest.raises(ValueError, match="of a setokim, and .* is a setok"):
+        recipe_config(empty, str(ROOT / "model_cards" / "setok-emoji-tiny"), None)
+    for arguments, reason in ((["none.yaml"], "none.yaml"), (["--devices", "0"], "2")):
+        with pytest.raises(SystemExit, match=reason):
+            main(arguments)
 
 
 def test_sizes_in_words():

@@ -52,7 +52,7 @@ def test_metadata_of_shipped_cards(name):
     data = ModelCard.load(SHIPPED[name] / "README.md").data
     assert (data.license, data.library_name, data.datasets) == ("apache-2.0", "transformers", ["emoji_scenes"])
     assert data.pipeline_tag in {"image-feature-extraction", "image-text-to-text"} and "setok" in data.tags
-    assert data.base_model == ("setok/setok-emoji-tiny" if name.startswith("setokim") else None)
+    assert data.base_model == ("your-name/setok-emoji-tiny" if name.startswith("setokim") else None)
     results = json.loads((SHIPPED[name] / "results.json").read_text())["results"]
     assert len(data.eval_results) > 5
     for shown in data.eval_results:
@@ -75,11 +75,11 @@ def test_new_card_is_filled_and_filled_again(name, tmp_path, monkeypatch, capsys
     folder = tmp_path / "mine"
     shutil.copytree(SHIPPED[name], folder, ignore=shutil.ignore_patterns("README.md", "*.safetensors"))
     run(monkeypatch, folder, "--license", "cc-by-4.0")
-    assert "6 places are left to fill in" in capsys.readouterr().out
+    assert "8 places are left to fill in" in capsys.readouterr().out
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8")
-    assert text.count(FILL_IN) == 6 and "{{" not in text and "{%" not in text
-    assert '"setok/mine"' in text and "\n# mine\n" in text
+    assert text.count(FILL_IN) == 8 and "{{" not in text and "{%" not in text
+    assert '"your-name/mine"' in text and "\n# mine\n" in text
     data = ModelCard(text).data
     assert data.license == "cc-by-4.0" and data.model_name == "mine"
     shipped = ModelCard.load(SHIPPED[name] / "README.md").data
@@ -90,13 +90,13 @@ def test_new_card_is_filled_and_filled_again(name, tmp_path, monkeypatch, capsys
     change_result(folder, key, 0.25)
     run(monkeypatch, folder)
     again = card.read_text(encoding="utf-8")
-    assert again.count("Written:") == 6 and FILL_IN not in again
+    assert again.count("Written:") == 8 and FILL_IN not in again
     assert ModelCard(again).data.eval_results[0].metric_value == 0.25
 
 
 def test_pictures_of_ones_own_are_named_as_the_data(folder):
     written = json.loads((folder / "results.json").read_text())
-    written["arguments"]["data"] = "photographs"
+    written["arguments"]["data"] = "somewhere/photographs"
     written["results"] = {"num_images": 3, "psnr": 20.0, "tokens_mean": 4.0, "tokens_min": 2, "tokens_max": 6}
     (folder / "results.json").write_text(json.dumps(written))
     (folder / "README.md").write_text(new_card(folder, "mit"))
@@ -112,12 +112,24 @@ def test_tells_what_is_missing(folder, monkeypatch):
         run(monkeypatch, folder)
     with pytest.raises(ValueError, match="has no model card"):
         measured_card(folder)
+    for text, reason in (
+        ("<!-- table of results.json -->\n<!-- end of table -->\n", "lacks license, library_name, pipeline_tag"),
+        ("---\nlicense: [mit\n---\n<!-- table of results.json -->\n<!-- end of table -->\n", "is not YAML"),
+    ):
+        (folder / "README.md").write_text(text)
+        with pytest.raises(ValueError, match=reason):
+            measured_card(folder)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# A card\n")
     with pytest.raises(ValueError, match="table of results.json"):
         measured_card(folder)
     (folder / "README.md").write_text(new_card(folder, "mit"))
-    (folder / "results.json").write_text("{}")
-    with pytest.raises(ValueError, match="is not what training.evaluate_setok --output writes"):
+    other = (SHIPPED["setokim-emoji-tiny"] / "results.json").read_text()
+    for text in ("{}", '{"arguments": {}, "results": {}}', other):
+        (folder / "results.json").write_text(text)
+        with pytest.raises(ValueError, match="is not what training.evaluate_setok --output writes"):
+            measured_card(folder)
+    (folder / "results.json").write_text("[]")
+    with pytest.raises(ValueError, match="is not a JSON object"):
         measured_card(folder)
     (folder / "results.json").write_text("nothing")
     with pytest.raises(SystemExit, match="is not JSON"):
@@ -125,6 +137,10 @@ def test_tells_what_is_missing(folder, monkeypatch):
     (folder / "results.json").unlink()
     with pytest.raises(ValueError, match="results.json is missing; measure the model"):
         measured_card(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is an adapter: .* merge_and_unload"):
+        measured_card(folder)
+    (folder / "adapter_config.json").unlink()
     (folder / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match="a model of type 'llama'"):
         new_card(folder, "mit")

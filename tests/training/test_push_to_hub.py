@@ -36,7 +36,9 @@ def folders(tmp_path_factory, setok_folder, setokim_folder) -> dict[str, Path]:
         model_type = json.loads((folder / "config.json").read_text())["model_type"]
         shutil.copy(SHIPPED[f"{model_type}-emoji-tiny"] / "results.json", folder)
         (folder / "picture.png").write_bytes(b"a picture")
-        card = new_card(folder, "mit").replace("(Fill in", "(See setok/my-other, modeling_setok/x.py, ![](picture.png)")
+        card = new_card(folder, "mit").replace(
+            "(Fill in", "(See your-name/my-other, modeling_setok/x.py, ![a](./picture.png)"
+        )
         (folder / "README.md").write_text(card)
         (folder / "README.md").write_text(measured_card(folder))
         (folder / "training_args.bin").write_bytes(b"what the Trainer leaves")
@@ -97,10 +99,11 @@ def test_weights_are_published_as_they_are(copied, setok_folder, tmp_path):
 
 
 def test_card_calls_the_models_as_they_are_published(folders, tmp_path):
-    assemble(folders["my-setok"], tmp_path, repo_id="me/tokenizer")
+    assemble(folders["my-setok"], tmp_path, {"my-setok": "me/tokenizer"})
     text = (tmp_path / "README.md").read_text()
-    assert 'repository = "me/tokenizer"' in text and "See me/my-other, modeling_setok/x.py" in text
-    assert "setok/my-setok" not in text and ModelCard(text).data.license == "mit"
+    assert 'repository = "me/tokenizer"' in text and "your-name/my-setok" not in text
+    assert "See your-name/my-other, modeling_setok/x.py" in text  # of others it is not known where they are
+    assert ModelCard(text).data.license == "mit"
 
 
 def spoil_nothing_is_there(folder):
@@ -214,10 +217,34 @@ def test_command_line_says_what_is_wrong(arguments, reason, monkeypatch, capsys)
     assert reason in capsys.readouterr().err
 
 
-def test_command_reports_errors_in_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["push_to_hub", str(tmp_path / "none"), "--output", str(tmp_path)])
-    with pytest.raises(SystemExit, match="Error: .*none is not a folder"):
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["none", "--output", "out"], "none is not a folder"),
+        (["none", "--repo-id", "my name/none"], "my name/none"),
+        (["none", "--repo-id", "me/none"], "hf auth login"),  # told before any work
+    ],
+)
+def test_command_reports_errors_in_a_sentence(arguments, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(sys, "argv", ["push_to_hub", *arguments])
+    with pytest.raises(SystemExit, match=f"^Error: .*{reason}"):
         push_to_hub.main()
+
+
+def test_command_leaves_no_weights_of_a_former_version(folders, tmp_path, monkeypatch, capsys):
+    """Else those would be loaded."""
+    former = tmp_path / "my-setok" / "model-00001-of-00002.safetensors"
+    former.parent.mkdir()
+    former.write_bytes(b"of a former version in two shards")
+    (former.parent / "notes.txt").write_text("of the user")
+    monkeypatch.setattr(push_to_hub, "prove", lambda folder: "proved\n")
+    monkeypatch.setattr(sys, "argv", ["push_to_hub", str(folders["my-setok"]), "--output", str(tmp_path)])
+    push_to_hub.main()
+    assert not former.exists() and (former.parent / "notes.txt").exists()
+    assert contents(former.parent)["model.safetensors"] == (folders["my-setok"] / "model.safetensors").read_bytes()
+    assert f"my-setok: {former.parent}" in capsys.readouterr().out
 
 
 # With a Hub; `pytest -s` shows the log of its requests
@@ -234,8 +261,8 @@ def hub():
 def published(hub, tmp_path_factory) -> list[str]:
     """The requests of our command while it pushed the shipped models into private repositories, as their cards say."""
     folder = tmp_path_factory.mktemp("push")
-    output = run(hub, folder, "-m", "training.push_to_hub", "--repo-id", "setok", "--private")
-    assert all(f"{name}: {hub.endpoint}/setok/{name}/commit/" in output for name in SHIPPED)
+    output = run(hub, folder, "-m", "training.push_to_hub", "--repo-id", "your-name", "--private")
+    assert all(f"{name}: {hub.endpoint}/your-name/{name}/commit/" in output for name in SHIPPED)
     return [f"{method} {path.split('?')[0]}" for method, path, _ in hub.requests]
 
 
@@ -251,16 +278,16 @@ def run(hub: Hub, folder: Path, *command: str | Path) -> str:
 
 def test_pushed_is_what_was_assembled(hub, published, tmp_path):
     for name, folder in SHIPPED.items():
-        repository = hub.repositories[f"setok/{name}"]
+        repository = hub.repositories[f"your-name/{name}"]
         assert repository.private
         assemble(folder, tmp_path / name)
         pushed = {path: data for path, data in repository.files().items() if path != ".gitattributes"}
         assert pushed == contents(tmp_path / name)
         assert pushed["model.safetensors"] == (folder / "model.safetensors").read_bytes()
         for step in ("preupload/main", "commit/main"):
-            assert published.count(f"POST /api/models/setok/{name}/{step}") == 1
+            assert published.count(f"POST /api/models/your-name/{name}/{step}") == 1
     assert published.count("POST /api/repos/create") == len(SHIPPED)
-    assert sum(request.startswith("PUT /upload/setok/") for request in published) == len(SHIPPED)
+    assert sum(request.startswith("PUT /upload/your-name/") for request in published) == len(SHIPPED)
 
 
 def test_pushed_again_only_what_has_changed(hub, folders, tmp_path, monkeypatch):
@@ -275,27 +302,29 @@ def test_pushed_again_only_what_has_changed(hub, folders, tmp_path, monkeypatch)
     assert len(repository.commits) == 2
     assert not [path for _, path, _ in hub.requests[start:] if "/commit/" in path or "/upload/" in path]
 
-    repository.files()["old_module.py"] = b"left by a former version"
-    repository.files()["notes.md"] = b"written on the Hub"
+    repository.files()["model-00001-of-00002.safetensors"] = b"of a former version in two shards"
+    repository.files()["handler.py"] = b"written on the Hub"
     push(tmp_path, "me/tokens", revision="v1")
-    assert repository.files("v1").keys() == repository.files().keys() - {"old_module.py"}
-    assert "old_module.py" in repository.files()
+    assert repository.files("v1").keys() == repository.files().keys() - {"model-00001-of-00002.safetensors"}
+    assert "model-00001-of-00002.safetensors" in repository.files()
+    with pytest.raises(ValueError, match="me/tokens exists and is public"):
+        push(tmp_path, "me/tokens", private=True)
 
 
 def test_a_stranger_cannot_read_what_is_private(hub, published, tmp_path):
-    code = "from transformers import AutoConfig; AutoConfig.from_pretrained('setok/setok-emoji-tiny')"
+    code = "from transformers import AutoConfig; AutoConfig.from_pretrained('your-name/setok-emoji-tiny')"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
         env=environment() | hub.environment(str(tmp_path)) | {"HF_TOKEN": ""},
     )  # fmt: skip
-    assert result.returncode and "setok/setok-emoji-tiny is not a" in result.stderr
+    assert result.returncode and "your-name/setok-emoji-tiny is not a" in result.stderr
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_code_of_the_card_runs_from_the_hub(hub, published, name, tmp_path):
     """As it stands in the published card, by a process that cannot import our packages."""
     blocks = re.findall(
-        r"```python\n(.*?)```", hub.repositories[f"setok/{name}"].files()["README.md"].decode(), re.DOTALL
+        r"```python\n(.*?)```", hub.repositories[f"your-name/{name}"].files()["README.md"].decode(), re.DOTALL
     )
     hide = f"import sys; sys.modules.update(dict.fromkeys({OWN_PACKAGES}))"
     script = tmp_path / "use.py"
