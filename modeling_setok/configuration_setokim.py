@@ -6,6 +6,9 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from .configuration_setok import SetokConfig, _check_at_least, _check_choice
 
+# Of the tokens that Setokim adds to a vocabulary, in that order; configuration and processor call them alike
+SPECIAL_TOKEN_IDS = ("image_start_token_id", "image_token_id", "image_end_token_id", "mask_token_id")
+
 
 @strict
 class SetokimDiffusionConfig(PreTrainedConfig):
@@ -141,10 +144,9 @@ class SetokimConfig(PreTrainedConfig):
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
 
     def validate_token_ids(self):
-        names = ("image_start_token_id", "image_token_id", "image_end_token_id", "mask_token_id")
-        ids = [getattr(self, name) for name in names]
+        ids = [getattr(self, name) for name in SPECIAL_TOKEN_IDS]
         if len(set(ids)) < len(ids):
-            raise ValueError(f"{', '.join(names)} must differ, got {ids}.")
+            raise ValueError(f"{', '.join(SPECIAL_TOKEN_IDS)} must differ, got {ids}.")
         vocab_size = self.text_config.vocab_size
         if max(ids) >= vocab_size or min(ids) < 0:
             raise ValueError(

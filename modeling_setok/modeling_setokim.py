@@ -17,7 +17,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_setokim import SetokimConfig
+from .configuration_setokim import SPECIAL_TOKEN_IDS, SetokimConfig
 from .detokenizer import SetokDetokenizer
 from .diffusion_head import DiffusionHead
 from .generation_setokim import SetokimGenerationMixin
@@ -386,20 +386,17 @@ class SetokimModel(SetokimPreTrainedModel):
 
     def _embed(self, input_ids: torch.LongTensor, features: SetokimImageFeatures | None) -> torch.Tensor:
         is_visual = input_ids == self.config.image_token_id
-        if features is not None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-            visual = torch.cat(features.pooler_output).to(inputs_embeds)
-            return inputs_embeds.masked_scatter(is_visual[..., None], visual)
-        if bool(is_visual.any()):
+        if features is None and bool(is_visual.any()):
             raise ValueError(
                 f"Image features and image tokens do not match, tokens: {int(is_visual.sum())}, features: 0: the text "
                 "has <image> but there are no pixel_values."
             )
-        if not self.training:
-            return self.get_input_embeddings()(input_ids)
-        idle = self._idle_features()
+        idle = self._idle_features() if features is None and self.training else None  # first, as features come first
         inputs_embeds = self.get_input_embeddings()(input_ids)
-        return inputs_embeds + idle.to(inputs_embeds)
+        if features is not None:
+            visual = torch.cat(features.pooler_output).to(inputs_embeds)
+            return inputs_embeds.masked_scatter(is_visual[..., None], visual)
+        return inputs_embeds if idle is None else inputs_embeds + idle.to(inputs_embeds)
 
     def _idle_features(self) -> torch.Tensor:
         """Zero, computed with what reads images. Every part takes part in every step, and in the same order, whatever a
@@ -459,11 +456,10 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         if vocab_size > language_model.get_input_embeddings().num_embeddings:
             language_model.resize_token_embeddings(vocab_size)
         _check_linear_head(language_model)
-        ids = ("image_start_token_id", "image_token_id", "image_end_token_id", "mask_token_id")
         config = SetokimConfig(
             vision_config=setok.config,
             text_config=language_model.config,
-            **{name: getattr(processor, name) for name in ids},
+            **{name: getattr(processor, name) for name in SPECIAL_TOKEN_IDS},
             **kwargs,
         )
         with torch.device("meta"):
@@ -567,9 +563,8 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
     def _language_losses(self, outputs: SetokimModelOutput, labels: torch.LongTensor) -> dict:
         """Text loss over the expanded sequence, and diffusion loss of the visual tokens that are targets in it."""
         image_token_id, expanded = self.config.image_token_id, outputs.expanded
-        hidden_states = outputs.last_hidden_state
+        hidden_states = _learning_states(outputs)
         if expanded is not None:
-            hidden_states = expanded.hidden_states
             labels = labels.gather(1, expanded.source_positions).masked_fill(expanded.attention_mask == 0, -100)
             labels = labels.masked_fill(labels == self.config.mask_token_id, image_token_id)
         before, targets = hidden_states[:, :-1], labels[:, 1:].to(hidden_states.device)
@@ -607,9 +602,8 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         return weights.get(name, 1.0) * value
 
     def _idle_diffusion(self, outputs: SetokimModelOutput) -> torch.Tensor:
-        """Zero, for a batch without visual tokens to learn (see `SetokimModel._idle_features`). Its gradient leaves the
-        model where that of the text does: ZeRO-3 counts the outputs that have one."""
-        hidden_states = outputs.last_hidden_state if outputs.expanded is None else outputs.expanded.hidden_states
+        """Zero, for a batch without visual tokens to learn (see `SetokimModel._idle_features`)."""
+        hidden_states = _learning_states(outputs)
         tokens = hidden_states.new_zeros(1, self.config.vision_config.hidden_size)
         return 0 * self.diffusion_head.loss(tokens, hidden_states[:1, 0])
 
@@ -619,6 +613,12 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         prompts = hidden_states.new_zeros(1, 1, self.config.vision_config.hidden_size)
         present = torch.ones(1, 1, dtype=torch.bool, device=hidden_states.device)
         return 0 * self.mask_decoder(patches, (1, 1), prompts, present).sum()
+
+
+def _learning_states(outputs: SetokimModelOutput) -> torch.Tensor:
+    """The hidden states from which all losses come: of the expanded sequence where there are images. Whatever has no
+    loss takes part through them, too, since ZeRO-3 counts the outputs that have a gradient."""
+    return outputs.last_hidden_state if outputs.expanded is None else outputs.expanded.hidden_states
 
 
 def _embedding_name(model: SetokimModel) -> str:

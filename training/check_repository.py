@@ -40,11 +40,12 @@ def check(repository: str, revision: str | None = None, saved_again: bool = Fals
     folder = here if here.is_dir() else Path(snapshot_download(repository, revision=revision))
     parts = {"AutoConfig": transformers.AutoConfig.from_pretrained(repository, **options)}
     say(repository, "AutoConfig", type(parts["AutoConfig"]).__name__)
+    stored = stored_tensors(folder)
 
     for auto_class in [name for name in getattr(parts["AutoConfig"], "auto_map", {}) if name != "AutoConfig"]:
         model = getattr(transformers, auto_class).from_pretrained(repository, **options).eval()
         parts[auto_class] = model
-        say(repository, auto_class, f"{type(model).__name__}, {compare_weights(model, folder)}")
+        say(repository, auto_class, f"{type(model).__name__}, {compare_weights(model, stored)}")
     names = ["AutoImageProcessor"]
     if (folder / "tokenizer_config.json").exists():
         names += ["AutoProcessor", "AutoTokenizer"]
@@ -57,28 +58,28 @@ def check(repository: str, revision: str | None = None, saved_again: bool = Fals
     elif parts["AutoConfig"].model_type == "setok":
         use_setok(repository, parts)
     if not saved_again:
-        save_again(repository, folder, parts)
+        save_again(repository, folder, stored, parts)
 
 
-def compare_weights(model: transformers.PreTrainedModel, folder: Path) -> str:
-    """How many tensors of the model are in the files, in the same dtype and equal bit for bit.
+def compare_weights(model: transformers.PreTrainedModel, stored: dict[str, torch.Tensor]) -> str:
+    """How many tensors of the model are among those stored, in the same dtype and equal bit for bit.
 
     Raises:
         ValueError: a tensor differs or, in the model that was saved, is missing on either side.
     """
-    stored = stored_tensors(folder)
+    left = dict(stored)
     tensors = model.state_dict()
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     is_whole = type(model).__name__ in model.config.architectures
     prefix = "" if is_whole else f"{model.base_model_prefix}."
     for name, tensor in tensors.items():
-        other = stored.pop(prefix + name, None)
+        other = left.pop(prefix + name, None)
         if other is None and name in tied:
             continue
         if other is None or other.dtype != tensor.dtype or not torch.equal(other, tensor):
-            raise ValueError(f"{name} of {type(model).__name__} is not the one in {folder}.")
-    if is_whole and stored:
-        raise ValueError(f"{folder} has weights without a place in {type(model).__name__}: {sorted(stored)}.")
+            raise ValueError(f"{name} of {type(model).__name__} is not the one in the files.")
+    if is_whole and left:
+        raise ValueError(f"The files have weights without a place in {type(model).__name__}: {sorted(left)}.")
     return f"{len(tensors)} tensors equal bit for bit to those in the files"
 
 
@@ -111,14 +112,14 @@ def use_setokim(repository: str, parts: dict, options: dict) -> None:
         say(repository, "segment", f"a mask of {mask.shape} pixels")
 
 
-def save_again(repository: str, folder: Path, parts: dict) -> None:
+def save_again(repository: str, folder: Path, stored: dict[str, torch.Tensor], parts: dict) -> None:
     """Saves what was loaded, and checks in another process that it loads just as well."""
     (architecture,) = parts["AutoConfig"].architectures
     model = next(part for part in parts.values() if type(part).__name__ == architecture)
     with tempfile.TemporaryDirectory() as again:
         model.save_pretrained(again)
         parts.get("AutoProcessor", parts["AutoImageProcessor"]).save_pretrained(again)
-        compare_files(folder, Path(again))
+        compare_files(folder, stored, Path(again))
         command = [sys.executable, "-P", __file__, again, "--saved-again"]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
@@ -127,13 +128,13 @@ def save_again(repository: str, folder: Path, parts: dict) -> None:
     say(repository, "save_pretrained", f"code and weights as they were; a new process repeated {lines} lines of this")
 
 
-def compare_files(folder: Path, again: Path) -> None:
+def compare_files(folder: Path, stored: dict[str, torch.Tensor], again: Path) -> None:
     """Raises a `ValueError` unless code and weights are the same; the weights may be in other shards."""
     for file in folder.glob("*.py"):
         if not (again / file.name).exists() or (again / file.name).read_bytes() != file.read_bytes():
             raise ValueError(f"{file.name} was not saved again as it was.")
-    first, second = stored_tensors(folder), stored_tensors(again)
-    if first.keys() != second.keys() or not all(torch.equal(first[name], second[name]) for name in first):
+    saved = stored_tensors(again)
+    if stored.keys() != saved.keys() or not all(torch.equal(stored[name], saved[name]) for name in stored):
         raise ValueError("The weights were not saved again as they were.")
 
 

@@ -95,8 +95,7 @@ def exercise_about_scene(image_size: int) -> Exercise:
 
 def exercise_about_picture(title: str, picture: Image.Image, concept: str) -> Exercise:
     """For any picture; `concept` is the name of a thing that may be in it."""
-    picture = picture.copy()
-    picture.thumbnail((TILE, TILE))  # as large as it is shown: outlines of photographs of full size take minutes
+    picture = as_large_as_shown(picture)
     thing = language.noun(concept) if concept in concept_names("full") else concept
     questions = (
         "How many objects are there in the picture?",
@@ -114,6 +113,13 @@ def exercise_about_picture(title: str, picture: Image.Image, concept: str) -> Ex
         instruction=INSTRUCTION,
         result=None,
     )
+
+
+def as_large_as_shown(picture: Image.Image) -> Image.Image:
+    """A copy with no more pixels than are shown: outlines of photographs of full size take minutes."""
+    picture = picture.copy()
+    picture.thumbnail((TILE, TILE))
+    return picture
 
 
 def work_through(

@@ -28,7 +28,7 @@ from training.metrics import (
     kmeans_labels,
     patch_labels,
 )
-from training.report import Row, choose_device, format_rows, write_results
+from training.report import HELD_OUT, Row, choose_device, format_rows, write_results
 
 GROUPINGS = ("setok", "kmeans", "grid")
 
@@ -72,7 +72,7 @@ def evaluate_setok(
         - of examples with names, where the model has a concept bank: `r_precision` of the names in the bank, and
           `r_precision_chance`.
     """
-    groups = {"": _Measures(model.config.concept_names), "held_out_": _Measures(model.config.concept_names)}
+    groups = {"": _Measures(model.config.concept_names), HELD_OUT: _Measures(model.config.concept_names)}
     was_training = model.training
     model.eval()
     try:
@@ -80,7 +80,7 @@ def evaluate_setok(
             for example, result in zip(batch, _run_model(model, image_processor, batch), strict=True):
                 groups[""].add(example, result)
                 if example.has_held_out_pair:
-                    groups["held_out_"].add(example, result)
+                    groups[HELD_OUT].add(example, result)
     finally:
         model.train(was_training)
     if not groups[""].tokens:

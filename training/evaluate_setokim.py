@@ -36,7 +36,7 @@ from training.metrics import (
     best_union,
     upsample_labels,
 )
-from training.report import Row, choose_device, format_rows, write_results
+from training.report import HELD_OUT, Row, choose_device, format_rows, write_results
 
 
 @torch.no_grad()
@@ -102,7 +102,7 @@ def evaluate_setokim(
     scenes = EmojiScenes(split, num_scenes, config, seed=seed)
     held_out = [scenes.scene(index).has_held_out_pair for index in range(num_scenes)]
     evaluation = _Evaluation(model, processor, _Judge(setok, processor.image_processor), scenes, generation)
-    groups: dict[str, dict[tuple[str, type[Metric]], Metric]] = {"": {}, "held_out_": {}}
+    groups: dict[str, dict[tuple[str, type[Metric]], Metric]] = {"": {}, HELD_OUT: {}}
     were_training = {module: module.training for module in (model, setok)}
     try:
         model.eval()
@@ -111,14 +111,14 @@ def evaluate_setokim(
             for start in tqdm(range(0, num_scenes, batch_size), desc=task, leave=False):
                 indices = range(start, min(start + batch_size, num_scenes))
                 for index, observations in zip(indices, evaluation.observe(task, indices), strict=True):
-                    for prefix in ("", "held_out_") if held_out[index] else ("",):
+                    for prefix in ("", HELD_OUT) if held_out[index] else ("",):
                         for key, metric, predictions, references in observations:
                             metric = groups[prefix].setdefault((key, metric), metric())
                             metric.add_batch(predictions=predictions, references=references)
     finally:
         for module, was_training in were_training.items():
             module.train(was_training)
-    results = {"num_scenes": num_scenes} | ({"held_out_num_scenes": sum(held_out)} if any(held_out) else {})
+    results = {"num_scenes": num_scenes} | ({f"{HELD_OUT}num_scenes": sum(held_out)} if any(held_out) else {})
     for prefix, metrics in groups.items():
         for (key, _), metric in metrics.items():
             results |= {f"{prefix}{key}_{name}": value for name, value in metric.compute().items()}

@@ -24,6 +24,12 @@ def train_only(model: nn.Module, parts: Sequence[str]) -> None:
     model.train(model.training)
 
 
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """The numbers of all parameters and of those that are trained; shared ones count once."""
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
+
+
 def parts_of(model: nn.Module) -> dict[str, nn.Module]:
     """The children of a model of transformers, those of its base model in place of the base model."""
     base = model.base_model
@@ -34,8 +40,7 @@ def part_sizes(model: nn.Module) -> str:
     """ "setok 0.90 M, language_model 5.20 M (trained), ...": the parameters of each part, for people."""
     texts = []
     for name, part in parts_of(model).items():
-        total = sum(parameter.numel() for parameter in part.parameters())
-        trained = sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
+        total, trained = count_parameters(part)
         note = "" if not trained else " (trained)" if trained == total else f" ({trained / 1e6:.2f} M trained)"
         if total:
             texts.append(f"{name} {total / 1e6:.2f} M{note}")

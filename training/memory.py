@@ -21,8 +21,9 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokimConfig, SetokimForConditionalGeneration
+from modeling_setok.configuration_setokim import SPECIAL_TOKEN_IDS
 from training.finetune_setokim import lora_config
-from training.freezing import part_sizes, train_only
+from training.freezing import count_parameters, part_sizes, train_only
 from training.recipe import update_config
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -51,12 +52,6 @@ ENGINES = {
     "FSDP2": Engine(4, 4, 8, sharded=("weight", "gradient", "optimizer")),
     "ZeRO-3": Engine(2, 2, 12, sharded=("weight", "gradient", "optimizer")),
 }
-
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """The numbers of all parameters and of those that are trained; shared ones count once."""
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
 
 
 def bytes_per_device(model: nn.Module, engine: Engine, devices: int = 1) -> dict[str, int]:
@@ -112,12 +107,11 @@ def recipe_config(recipe: dict, model: str | None, language_model: str | None) -
     if language_model is None or "mixture" not in recipe:
         return config
     text_config = AutoConfig.from_pretrained(language_model).get_text_config()
-    first = text_config.vocab_size  # the four new tokens come after its own
-    ids = ("image_start_token_id", "image_token_id", "image_end_token_id", "mask_token_id")
-    text_config.vocab_size += len(ids)
+    first = text_config.vocab_size  # the new tokens come after its own
+    text_config.vocab_size += len(SPECIAL_TOKEN_IDS)
     values = {"vision_config": config.vision_config, "diffusion_config": config.diffusion_config}
     values |= {"mask_decoder_config": config.mask_decoder_config, "text_config": text_config}
-    return SetokimConfig(**values, **{name: first + i for i, name in enumerate(ids)})
+    return SetokimConfig(**values, **{name: first + i for i, name in enumerate(SPECIAL_TOKEN_IDS)})
 
 
 def size_text(count: int) -> str:

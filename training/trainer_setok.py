@@ -78,10 +78,10 @@ class SetokTrainer(Trainer):
             self.adversarial_loss, self.adversarial_optimizer = self.accelerator.prepare(adversarial_loss, optimizer)
         self._loss_parts: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(2, device=self.args.device))
 
-    # ---- the loss
-
     def create_model_card(self, *args, **kwargs) -> None:
         """None: transformers' says nothing true of SeTok. `training.model_card` writes one from an evaluation."""
+
+    # ---- the loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)

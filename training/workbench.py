@@ -9,7 +9,7 @@ from PIL import Image
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor, draw_mask
 from training.demo import Picture, draw_tokens, figures, read_picture, token_columns, tokenize_and_paint
-from training.demo_tasks import TILE
+from training.demo_tasks import as_large_as_shown
 
 MAX_ANSWER_TOKENS = 128
 Upload = dict[str, Any] | None  # a file as gradio hands it over: its path is in "path"
@@ -81,9 +81,7 @@ class Workbench:
             raise ValueError("This file cannot be read as a picture: upload another, as PNG, JPEG or WebP.") from error
 
     def _read_small(self, upload: Upload) -> Image.Image:
-        picture = self._read(upload).image
-        picture.thumbnail((TILE, TILE))  # no more is shown, and outlines of photographs of full size take minutes
-        return picture
+        return as_large_as_shown(self._read(upload).image)
 
     def _checked(self, text: str, num_pictures: int = 0) -> str:
         """The text without spaces around it, if there is one and it fits into the model with pictures and answer."""
