@@ -46,10 +46,9 @@ def assemble(folder: Path, output: Path, repo_ids: Mapping[str, str] | None = No
     check_files(folder)
     model, processor = load(folder)
     output.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(output)
+    model.save_pretrained(output, state_dict={})  # configurations and code; the weights are published as they are
     processor.save_pretrained(output)
-    for written in output.glob(WEIGHTS):  # they are published as they are, shard by shard
-        written.unlink()
+    _remove_weights(output)
     for file in folder.glob(WEIGHTS):
         shutil.copyfile(file, output / file.name)
     text = (folder / "README.md").read_text(encoding="utf-8")
@@ -142,6 +141,12 @@ def push(folder: Path, repo_id: str, private: bool = False, revision: str | None
     return commit.commit_url
 
 
+def _remove_weights(folder: Path) -> None:
+    """Those of a former version, in another number of shards, would be loaded."""
+    for file in folder.glob(WEIGHTS):
+        file.unlink()
+
+
 def _renamed(text: str, repo_ids: Mapping[str, str]) -> str:
     """The card with the names under which models are published."""
     pattern = rf"(?<![\w./-]){NAMESPACE}/([\w.-]*\w)"
@@ -196,8 +201,7 @@ def publish(folders: list[Path], arguments: argparse.Namespace) -> None:
                 where = push(folder, repo_ids[folder.name], arguments.private, arguments.revision)
             else:
                 where = arguments.output / folder.name
-                for former in where.glob(WEIGHTS):  # of another number of shards: they would be loaded
-                    former.unlink()
+                _remove_weights(where)
                 shutil.copytree(folder, where, dirs_exist_ok=True)
             print(f"{folder.name}: {where}")
 
