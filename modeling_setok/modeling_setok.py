@@ -121,14 +121,16 @@ class SetokModel(SetokPreTrainedModel):
         self.train()
 
     def train(self, mode: bool = True) -> "SetokModel":
-        """As ever, and freezes what the tokens do not depend on: DDP refuses parameters without gradient.
+        """As ever, but a SeTok that is frozen stays in eval mode, as do frozen normalisations of one that is trained.
 
-        (In `__init__` alone it would be undone by `from_pretrained`, which makes all parameters trainable.)
+        It also freezes what the tokens do not depend on: DDP refuses parameters without gradient. (In `__init__` alone
+        that would be undone by `from_pretrained`, which makes all parameters trainable.)
         """
-        super().train(mode)
         for name, parameter in self.vision_encoder.named_parameters():
             if name.split(".", 1)[0] == "pooler" or name.endswith("mask_token"):
                 parameter.requires_grad_(False)
+        super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+        keep_frozen_statistics(self)
         return self
 
     def get_input_embeddings(self) -> nn.Module:
@@ -302,12 +304,11 @@ class SetokForPreTraining(SetokPreTrainedModel):
         self.train()
 
     def train(self, mode: bool = True) -> "SetokForPreTraining":
-        """As ever, but what is frozen stays in eval mode: the text encoder always, SeTok where a stage freezes it."""
+        """As ever, but the text encoder stays frozen and in eval mode, and so does a SeTok that a stage freezes."""
         super().train(mode)
         if self.text_model is not None:
             self.text_model.eval().requires_grad_(False)
-        if not any(parameter.requires_grad for parameter in self.setok.parameters()):
-            self.setok.eval()
+        keep_frozen_statistics(self)
         return self
 
     def get_input_embeddings(self) -> nn.Module:
@@ -469,6 +470,20 @@ class SetokForPreTraining(SetokPreTrainedModel):
     def concept_logits(self, tokens: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """Scaled similarity (B, V) of whole images, V^I of Eq. 5, to every concept of the bank."""
         return self.token_concept_logits(mean_token(tokens, token_mask)[:, None])[:, 0]
+
+
+def keep_frozen_statistics(model: nn.Module) -> None:
+    """Puts every normalisation with running statistics whose own weights are frozen in eval mode.
+
+    For `train()` of a model: the statistics of a batch are used, and move the running ones, only where the
+    normalisation itself is trained. So the frozen parts of a model, with or without adapters beside them, compute in
+    training what they compute after it. A normalisation without weights follows the whole model.
+    """
+    for module in model.modules():
+        if getattr(module, "running_mean", None) is not None:
+            own = list(module.parameters(recurse=False)) or list(model.parameters())
+            if not any(parameter.requires_grad for parameter in own):
+                module.eval()
 
 
 # Encoders that normalise nothing but their pooled output: that norm is applied to every patch

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokModel, SetokModelOutput, cluster_tokens
 from modeling_setok.concept_contrastive import concept_contrastive_loss, unit
-from modeling_setok.modeling_setok import SetokForPreTrainingOutput
+from modeling_setok.modeling_setok import SetokForPreTrainingOutput, keep_frozen_statistics
 
 WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4}
 ENCODERS = {
@@ -229,6 +229,53 @@ def test_save_and_load(encoder, tmp_path):
             assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
             assert_equal(tokenizer(pixels), expected.setok_output, atol=1e-4)
     assert type(AutoConfig.from_pretrained(tmp_path)) is SetokConfig
+
+
+# ------------------------------------------------------------------------------------------ what is frozen
+
+
+def _batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def test_statistics_of_a_frozen_setok_stay():
+    """Also for trainers that know nothing of SeTok and call `train()` on the whole model."""
+    model = tiny_model("resnet", straight_through=True)
+    pixels = images()
+    with torch.no_grad():
+        expected = model(pixels, torch.zeros(3, 3, 6, 6))
+    model.setok.requires_grad_(False)
+    model.train()
+    assert model.training and model.detokenizer.training and not any(m.training for m in model.setok.modules())
+    training = model(pixels, torch.zeros(3, 3, 6, 6))
+    assert_equal(training.setok_output, expected.setok_output, atol=1e-5)
+    torch.testing.assert_close(training.loss, expected.loss)
+
+
+def test_statistics_move_where_their_own_weights_are_trained():
+    """An adapter beside frozen normalisations leaves them as they are."""
+    model = tiny_model("resnet")
+    before = {name: value.clone() for name, value in model.setok.vision_encoder.state_dict().items()}
+    model.requires_grad_(False)
+    model.setok.token_merger.inner_layers[0].self_attn.q_proj.weight.requires_grad_(True)
+    trained = _batch_norms(model)[0].requires_grad_(True)
+    for mode in (True, False, True):
+        model.train(mode)
+        assert [norm.training for norm in _batch_norms(model)] == [mode and n is trained for n in _batch_norms(model)]
+        assert model.setok.token_merger.training == mode
+    model.setok(images())
+    after = model.setok.vision_encoder.state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    first = next(name for name, module in model.setok.vision_encoder.named_modules() if module is trained)
+    assert moved == {f"{first}.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+
+
+def test_a_normalisation_without_weights_follows_the_whole_model():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, affine=False)).train()
+    keep_frozen_statistics(model)
+    assert model[1].training
+    keep_frozen_statistics(model.requires_grad_(False))
+    assert not model[1].training and model[0].training
 
 
 # -------------------------------------------------------------------------------------- saving and loading
