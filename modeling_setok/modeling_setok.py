@@ -2,8 +2,9 @@
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -92,6 +93,10 @@ class SetokPreTrainedModel(PreTrainedModel):
             if module.config.concept_names is not None:
                 init.zeros_(module.concept_features)
 
+    def set_attn_implementation(self, attn_implementation: str | dict, **kwargs) -> None:
+        """As ever, but an encoder that lacks what is asked of the whole keeps its own attention."""
+        super().set_attn_implementation(attention_of_parts(self, attn_implementation), **kwargs)
+
     def save_pretrained(self, save_directory, **kwargs):
         if self.is_remote_code():  # AutoModel loads the base model from any of them; transformers adds the class itself
             self.config.auto_map = {"AutoModel": "modeling_setok.SetokModel"}
@@ -112,7 +117,8 @@ class SetokModel(SetokPreTrainedModel):
     def __init__(self, config: SetokConfig):
         super().__init__(config)
         # In the dtype that all else is made in: transformers tells it to parts, but not to the parts of parts
-        self.vision_encoder = AutoModel.from_config(config.vision_config, dtype=torch.get_default_dtype())
+        make_encoder = partial(AutoModel.from_config, dtype=torch.get_default_dtype())
+        self.vision_encoder = _with_attention_of(config, make_encoder, config.vision_config)
         if self.vision_encoder.main_input_name != "pixel_values":
             raise ValueError(f"vision_config must be of a vision model, got {config.vision_config.model_type!r}.")
         self.token_clustering = TokenClustering(config)
@@ -297,7 +303,7 @@ class SetokForPreTraining(SetokPreTrainedModel):
         self.logit_scale = nn.Parameter(torch.empty(()))
         self.text_model = None
         if config.text_config is not None:
-            self.text_model = _text_model(config.text_config)
+            self.text_model = _with_attention_of(config, _text_model, config.text_config)
         if config.concept_names is not None:
             self.register_buffer("concept_features", torch.zeros(len(config.concept_names), config.text_feature_dim))
         self.post_init()
@@ -501,9 +507,57 @@ HUB_ARGUMENTS = (
 )
 
 
-def _text_model(text_config) -> PreTrainedModel:
+def _text_model(text_config, **kwargs) -> PreTrainedModel:
     siglip = SIGLIP_TEXT_MODELS.get(text_config.model_type)
-    return AutoModel.from_config(text_config) if siglip is None else siglip._from_config(text_config)
+    return (
+        AutoModel.from_config(text_config, **kwargs) if siglip is None else siglip._from_config(text_config, **kwargs)
+    )
+
+
+def attention_of_parts(model: PreTrainedModel, attn_implementation: str | dict) -> dict:
+    """What `model.set_attn_implementation` is to pass on, spelled out for each part of a SeTok or Setokim.
+
+    An encoder of SeTok that lacks what is asked of all (a CNN has no attention) gets its own default; named itself, it
+    is refused as ever. Configurations of parts that this model does not have, such as the detokenizer's of a
+    `SetokModel`, are left out: transformers would set them and warn that it could not check them.
+    """
+    parts = {id(part.config): part for part in model.modules() if isinstance(part, PreTrainedModel)}
+
+    def spell_out(config, asked: str | dict) -> dict:
+        named = isinstance(asked, dict)
+        spelled = {"": asked.get("", config._attn_implementation) if named else asked}
+        for key in config.sub_configs:
+            sub_config = getattr(config, key)
+            part = parts.get(id(sub_config))
+            if part is not None:
+                wanted = asked.get(key, {}) if named else asked
+                if not named and isinstance(config, SetokConfig) and _lacks_attention(part, wanted):
+                    wanted = part.get_correct_attn_implementation(None)
+                spelled[key] = spell_out(sub_config, wanted)
+        return spelled
+
+    return spell_out(model.config, attn_implementation)
+
+
+def _with_attention_of(config: SetokConfig, make: Callable[..., PreTrainedModel], encoder_config) -> PreTrainedModel:
+    """An encoder with the attention of `config`, or with its own default where it lacks that (see above)."""
+    asked = encoder_config._attn_implementation
+    try:
+        return make(encoder_config)
+    except ValueError:
+        if asked is None or asked != config._attn_implementation:
+            raise
+        encoder = make(encoder_config, attn_implementation=None)
+        if not _lacks_attention(encoder, asked):
+            raise
+        return encoder
+
+
+def _lacks_attention(model: PreTrainedModel, implementation: str) -> bool:
+    supported = {
+        "sdpa": model._supports_sdpa, "flash": model._supports_flash_attn, "flex": model._supports_flex_attn
+    }  # fmt: skip
+    return any(kind in implementation and not supports for kind, supports in supported.items())
 
 
 def _patch_dim(vision_config) -> int:
