@@ -90,13 +90,14 @@ class DiffusionHead(nn.Module):
         """Diffusion loss (), float32: mean squared error at random timesteps.
 
         Args:
-            tokens: (n, D) visual tokens of unit variance.
+            tokens: (n, D) visual tokens of unit variance. No gradient reaches them: a trained SeTok would make its
+                tokens easy to predict.
             conditions: (n, condition_dim), the hidden state before each.
         """
         if self._scheduler is None:
             self._scheduler = self.scheduler()
         repeats = self.config.timesteps_per_token
-        tokens, conditions = tokens.float().repeat(repeats, 1), conditions.repeat(repeats, 1)
+        tokens, conditions = tokens.detach().float().repeat(repeats, 1), conditions.repeat(repeats, 1)
         count, device = len(tokens), tokens.device
         levels, shift = torch.rand(count, device=device), self.config.timestep_shift
         levels = shift * levels / (1 + (shift - 1) * levels)
@@ -110,7 +111,7 @@ class DiffusionHead(nn.Module):
             target = self._scheduler.get_velocity(tokens, noise, timesteps)
         else:
             target = tokens
-        return nn.functional.mse_loss(prediction.float(), target)
+        return nn.functional.mse_loss(prediction.to(target), target)
 
     @torch.no_grad()
     def sample(
@@ -143,7 +144,7 @@ class DiffusionHead(nn.Module):
         for step, timestep in enumerate(scheduler.timesteps.tolist(), start=1):
             timesteps = torch.full((len(is_null),), timestep, device=device)
             noisy = tokens.repeat(2, 1) if guided else tokens
-            prediction = self(noisy, timesteps, conditions, is_null).float()
+            prediction = self(noisy, timesteps, conditions, is_null).to(tokens)
             if guided:
                 conditional, unconditional = prediction.chunk(2)
                 prediction = unconditional + guidance_scale * (conditional - unconditional)
