@@ -14,6 +14,9 @@ from transformers.generation import (
     LogitsProcessorList,
 )
 
+from .configuration_setokim import SPECIAL_TOKEN_IDS
+from .placeholders import gather_positions, past_length
+
 
 @dataclass
 class SetokimGenerateOutput(GenerateDecoderOnlyOutput):
@@ -71,7 +74,13 @@ class VisualTokenLogitsProcessor(LogitsProcessor):
         allowed[inside] = False
         allowed[:, self.image] = inside & (count < self.max_visual_tokens)
         allowed[:, self.end] = inside & (count > 0)
-        return scores.masked_fill(~allowed, -torch.inf)
+        scores = scores.masked_fill(~allowed, -torch.inf)
+        if bool((scores == -torch.inf).all(1).any()):
+            raise ValueError(
+                "No token is left to go on with: what generate() was told to suppress or to force contradicts the "
+                "image that is under way."
+            )
+        return scores
 
 
 class SetokimGenerationMixin(GenerationMixin):
@@ -91,9 +100,13 @@ class SetokimGenerationMixin(GenerationMixin):
     ):
         """As `GenerationMixin.generate`, for prompts (B, T) with `pixel_values` (I, 3, H, W), padded on the left.
 
-        Beam search gives text only: the start of an image is out of its reach. Returned `sequences` begin with the
-        prompt as it was given. What is not given and is in the generation config, also of the arguments below, is taken
-        from there.
+        Beam search, assisted decoding and prompt lookup give text only: the start of an image is out of their reach, as
+        it is where `suppress_tokens` names a token of images. Returned `sequences` begin with the prompt as it was
+        given. `position_ids` and `inputs_embeds` are of that prompt, too. What is not given and is in the generation
+        config, also of the arguments below, is taken from there.
+
+        A conversation goes on from a returned cache with the whole text so far and all its `pixel_values`: the cache
+        holds every visual token, and only the images tell how many those are.
 
         Args:
             max_visual_tokens: limit per generated image; default SeTok's own, `vision_config.max_tokens`.
@@ -107,8 +120,8 @@ class SetokimGenerationMixin(GenerationMixin):
             Sequences (B, T + new), or, with `return_dict_in_generate=True`, a `SetokimGenerateOutput`.
 
         Raises:
-            ValueError: options out of range, a prompt that ends inside an image under beam search, or a visual token to
-                be generated with `use_cache=False`.
+            ValueError: options out of range or without effect on images, a prompt that ends inside an image in a mode
+                that gives text only, a cache that does not fit, or a visual token to be generated without a cache.
         """
         if (input_ids := kwargs.pop("input_ids", None)) is not None:
             inputs = input_ids
@@ -132,24 +145,36 @@ class SetokimGenerationMixin(GenerationMixin):
                 "needed: max_visual_tokens >= 1, visual_temperature >= 0 and num_diffusion_steps >= 1, got "
                 f"{limit}, {temperature} and {num_steps}."
             )
-        prompt = inputs
-        if inputs is not None:
-            if kwargs.get("attention_mask") is None:
-                kwargs["attention_mask"] = _attention_mask(inputs, option("pad_token_id"), option("eos_token_id"))
-            inputs, kwargs = self._expand_prompt(inputs, kwargs)
-        if "mm_encoder_outputs" in kwargs and option("prefill_chunk_size") is not None:
-            raise ValueError("A prompt with images cannot be read in chunks: leave prefill_chunk_size out.")
-        if option("num_beams", 1) > 1 and inputs is not None and bool((inputs[:, -1] == self._start_id).any()):
-            raise ValueError("Beam search cannot generate images: set num_beams=1.")
-        processor = VisualTokenLogitsProcessor(self.config, limit, allow_images=option("num_beams", 1) == 1)
+        if option("guidance_scale") not in (None, 1):
+            raise ValueError(
+                "guidance_scale compares with a prompt without images, which Setokim cannot make for answers that may "
+                "paint: leave it out. visual_guidance_scale guides the images."
+            )
+        if self.training and self.is_gradient_checkpointing and option("use_cache", True):
+            raise ValueError(
+                "Generation needs the cache, which gradient checkpointing turns off in training: call model.eval() or "
+                "model.gradient_checkpointing_disable() first."
+            )
+        text_only = self._text_only_reason(option, kwargs.get("assistant_model"))
+        prompt, inputs, kwargs = inputs, *self._expand_prompt(inputs, kwargs, option)
+        if text_only and inputs is not None and bool((inputs[:, -1] == self.config.image_start_token_id).any()):
+            raise ValueError(f"The prompt ends with the start of an image, but {text_only} gives text only.")
+        processor = VisualTokenLogitsProcessor(self.config, limit, allow_images=not text_only)
         kwargs["logits_processor"] = LogitsProcessorList([processor, *(kwargs.get("logits_processor") or [])])
         num_rows = (1 if inputs is None else len(inputs)) * option("num_return_sequences", 1)
         sampler = VisualSampler(
             generators=_row_generators(generator, num_rows, sampling=option("do_sample", False)),
             options={"num_steps": num_steps, "guidance_scale": guidance_scale, "temperature": temperature},
         )
-        output = super().generate(inputs, *args, visual_sampler=sampler, **kwargs)
+        if not text_only:  # other models take part where text alone is generated, and they do not know it
+            kwargs["visual_sampler"] = sampler
+        output = super().generate(inputs, *args, **kwargs)
 
+        cache = kwargs.get("past_key_values")
+        if not isinstance(output, torch.Tensor):
+            cache = output.get("past_key_values")
+        if cache is not None and prompt is not None:
+            cache.num_inserted = inputs.shape[1] - prompt.shape[1]
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         generated = sequences if inputs is None else sequences[:, inputs.shape[1] :]
         if prompt is not None:  # the caller's own, without the expansion
@@ -161,30 +186,64 @@ class SetokimGenerationMixin(GenerationMixin):
             return output
         return SetokimGenerateOutput(**output, visual_tokens=self._collect_images(generated, sampler))
 
-    @property
-    def _start_id(self) -> int:
-        return self.config.image_start_token_id
+    def _text_only_reason(self, option, assistant_model) -> str | None:
+        """What of the options keeps images out of an answer, if anything does."""
+        if option("num_beams", 1) > 1:
+            return "beam search"
+        if assistant_model is not None or option("prompt_lookup_num_tokens") is not None:
+            return "assisted decoding"
+        for name in ("assistant_early_exit", "use_mtp"):
+            if option(name):
+                raise ValueError(f"{name} needs layers that Setokim does not have: give an assistant_model instead.")
+        image_ids = {getattr(self.config, name) for name in SPECIAL_TOKEN_IDS}
+        return "suppress_tokens" if image_ids & set(option("suppress_tokens") or ()) else None
 
-    def _expand_prompt(self, input_ids: torch.LongTensor, kwargs: dict) -> tuple[torch.LongTensor, dict]:
-        """The prompt with every placeholder expanded, and the features that stand there, computed once."""
+    def _expand_prompt(self, input_ids, kwargs: dict, option) -> tuple[torch.LongTensor | None, dict]:
+        """The prompt with every placeholder expanded, and what belongs to it, the features of its images computed once.
+
+        A prompt of embeddings gets ids as well, which logits processors look at: its marks, and for the rest `<mask>`,
+        which is never generated.
+        """
+        inputs_embeds, cache = kwargs.get("inputs_embeds"), kwargs.get("past_key_values")
+        only_embeds = input_ids is None and inputs_embeds is not None
+        if only_embeds:
+            input_ids = self.model.find_marks(inputs_embeds)
+        if input_ids is None:
+            return None, kwargs
+        if kwargs.get("attention_mask") is None:
+            pad_token_id = None if only_embeds else option("pad_token_id")
+            kwargs["attention_mask"] = _attention_mask(input_ids, pad_token_id, option("eos_token_id"))
         pixel_values, masks = kwargs.pop("pixel_values", None), kwargs.pop("masks", None)
         features = self.model._features(input_ids, pixel_values, masks, kwargs.pop("mm_encoder_outputs", None))
-        if features is None:
-            return input_ids, kwargs
-        expanded = self.model._expand(input_ids, kwargs.get("attention_mask"), features)
-        kwargs["mm_encoder_outputs"] = {"image": features}
+        expanded = None
+        if features is not None:
+            kwargs["mm_encoder_outputs"] = {"image": features}
+            expanded = self.model._expand(input_ids, kwargs["attention_mask"], kwargs.get("position_ids"), features)
+        _check_cache(cache, expanded, has_images=features is not None)
         if expanded is not None:
-            input_ids = expanded.input_ids
-            kwargs["attention_mask"] = expanded.attention_mask
-        return input_ids, kwargs
+            input_ids, kwargs["attention_mask"] = expanded.input_ids, expanded.attention_mask
+            if kwargs.get("position_ids") is not None:
+                kwargs["position_ids"] = expanded.position_ids
+            if inputs_embeds is not None:
+                kwargs["inputs_embeds"] = gather_positions(inputs_embeds, expanded.source_positions)
+        return input_ids.masked_fill(input_ids < 0, self.config.mask_token_id), kwargs
 
     def _update_model_kwargs_for_generation(self, outputs, model_kwargs, *args, **kwargs):
         if (sampler := model_kwargs.get("visual_sampler")) is not None:
             sampler.condition = outputs.last_hidden_state[:, -1]
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
-    def prepare_inputs_for_generation(self, input_ids, visual_sampler=None, is_first_iteration=False, **kwargs):
-        model_inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+    def prepare_inputs_for_generation(
+        self, input_ids, past_key_values=None, inputs_embeds=None, visual_sampler=None, **kwargs
+    ):
+        model_inputs = super().prepare_inputs_for_generation(
+            input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, **kwargs
+        )
+        features = (kwargs.get("mm_encoder_outputs") or {}).get("image")
+        if features is not None and (kwargs.get("is_first_iteration") or past_length(past_key_values) == 0):
+            read = model_inputs["input_ids"] if model_inputs["input_ids"] is not None else model_inputs["inputs_embeds"]
+            features = self._features_of_last(read.shape[1], input_ids, features)
+            model_inputs["mm_encoder_outputs"] = {"image": features}
         if visual_sampler is None or visual_sampler.condition is None:
             return model_inputs
         rows = (input_ids[:, -1] == self.config.image_token_id).nonzero()[:, 0]
@@ -197,6 +256,16 @@ class SetokimGenerationMixin(GenerationMixin):
         embeds = self.model.multi_modal_projector(tokens).to(inputs_embeds)
         inputs_embeds[rows, -1] = embeds
         return model_inputs | {"input_ids": None, "inputs_embeds": inputs_embeds}
+
+    def _features_of_last(self, length: int, input_ids: torch.LongTensor, features):
+        """Of a prompt's features those of its last `length` positions; a cache holds what was before. `None`: none."""
+        if length == input_ids.shape[1]:
+            return features
+        is_visual = input_ids == self.config.image_token_id
+        number = is_visual.flatten().cumsum(0).view_as(is_visual) - 1
+        rows = number[:, -length:][is_visual[:, -length:]]
+        flat = torch.cat(features.pooler_output)
+        return type(features)(pooler_output=[flat[rows.to(flat.device)]]) if len(rows) else None
 
     def _collect_images(self, generated: torch.LongTensor, sampler: VisualSampler) -> list[list[torch.Tensor]]:
         """The visual tokens of each row, image by image, in SeTok's own scale."""
@@ -256,6 +325,26 @@ class SetokimGenerationMixin(GenerationMixin):
         return tokens, torch.arange(tokens.shape[1], device=self.device) < lengths[:, None]
 
 
+def _check_cache(cache, expanded, has_images: bool) -> None:
+    """Raises unless a filled cache holds just the beginning of an expanded prompt."""
+    length, num_inserted = past_length(cache), getattr(cache, "num_inserted", 0)
+    if length == 0:
+        return
+    if num_inserted and not has_images:
+        raise ValueError(
+            f"The cache holds {num_inserted} visual tokens more than the text has <image>: pass all pixel_values of "
+            "the conversation again, by which the text is compared with it."
+        )
+    if expanded is not None:
+        last = length - num_inserted - 1
+        ends = expanded.compact_positions[:, last : last + 1]
+        if last < 0 or ends.numel() == 0 or bool((ends != length - 1).any()):
+            raise ValueError(
+                "The cache does not hold the beginning of these texts and images, each at its place. Rows whose new "
+                "images have different numbers of tokens move apart: go on with one row at a time, or without a cache."
+            )
+
+
 def _attention_mask(input_ids: torch.LongTensor, pad_token_id, eos_token_id) -> torch.LongTensor:
     """What `GenerationMixin` would assume: 0 on padding, if that cannot be an end of sequence."""
     eos_token_ids = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
@@ -271,6 +360,8 @@ def _row_generators(generator, num_rows: int, sampling: bool) -> list[torch.Gene
     if isinstance(generator, torch.Generator):
         seeds = torch.randint(2**62, (num_rows,), generator=generator, device=generator.device).tolist()
         return [torch.Generator().manual_seed(seed) for seed in seeds]
+    if not isinstance(generator, list | tuple):
+        raise TypeError(f"generator must be a torch.Generator or a list of them, got {generator!r}.")
     if len(generator) != num_rows:
         raise ValueError(f"{num_rows} sequences need as many generators, got {len(generator)}.")
     return list(generator)

@@ -23,6 +23,7 @@ from .diffusion_head import DiffusionHead
 from .generation_setokim import SetokimGenerationMixin
 from .mask_decoder import MaskDecoder, mask_losses
 from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput, _image_size, _patch_dim
+from .placeholders import ExpandedSequence, expand_placeholders, gather_positions, past_length
 from .tasks_setokim import SetokimTasksMixin
 
 
@@ -40,52 +41,6 @@ class SetokimImageFeatures(BaseModelOutputWithPooling):
     mask_prompt_mask: torch.BoolTensor | None = None
     mask_images: torch.LongTensor | None = None
     setok_output: SetokModelOutput | None = None
-
-
-@dataclass
-class ExpandedSequence(ModelOutput):
-    """A batch in which every placeholder is repeated once per visual token, padded on the left.
-
-    `input_ids`, `attention_mask`, `position_ids` (B, T'). `compact_positions` (B, T): where each compact position ended
-    up, of a placeholder its last visual token. `source_positions` (B, T'): the compact position that each came from.
-    `hidden_states` (B, T', hidden): of the language model, once it ran.
-    """
-
-    input_ids: torch.LongTensor | None = None
-    attention_mask: torch.LongTensor | None = None
-    position_ids: torch.LongTensor | None = None
-    compact_positions: torch.LongTensor | None = None
-    source_positions: torch.LongTensor | None = None
-    hidden_states: torch.FloatTensor | None = None
-
-
-def expand_placeholders(
-    input_ids: torch.LongTensor,
-    attention_mask: torch.Tensor | None,
-    is_placeholder: torch.BoolTensor,
-    counts: torch.LongTensor,
-    image_token_id: int,
-) -> ExpandedSequence:
-    """Repeats each placeholder of a batch (B, T) as often as `counts` (P,), in reading order, says."""
-    if attention_mask is None:
-        attention_mask = torch.ones_like(input_ids)
-    repeats = torch.ones_like(input_ids)
-    repeats[is_placeholder] = counts
-    ends = repeats.cumsum(1)
-    lengths = ends[:, -1:]
-    total = int(lengths.max())
-    shift = total - lengths  # left padding
-    positions = torch.arange(total, device=input_ids.device) - shift
-    source = torch.searchsorted(ends, positions.contiguous(), right=True).clamp(max=input_ids.shape[1] - 1)
-    mask = attention_mask.gather(1, source) * (positions >= 0)
-    ids = input_ids.gather(1, source).masked_fill(is_placeholder.gather(1, source), image_token_id)
-    return ExpandedSequence(
-        input_ids=ids.masked_fill(positions < 0, 0),  # whatever stands on padding, it must not look like an image
-        attention_mask=mask,
-        position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
-        compact_positions=ends - 1 + shift,
-        source_positions=source,
-    )
 
 
 @dataclass
@@ -121,6 +76,9 @@ class SetokimCausalLMOutput(ModelOutput):
 
 
 class SetokimPreTrainedModel(PreTrainedModel):
+    """What SeTok's stage has trained is frozen in a model that was made or loaded, until a recipe asks otherwise: no
+    trainer of text alone moves it, and batch statistics stay as they are."""
+
     config: SetokimConfig
     base_model_prefix = "model"
     input_modalities = ("image", "text")
@@ -130,13 +88,26 @@ class SetokimPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _frozen_parts: tuple[str, ...] = ()
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # the other is the loading report
+        model._freeze_parts()  # loading makes every parameter trainable
+        return loaded
+
+    def _freeze_parts(self) -> None:
+        for name in self._frozen_parts:
+            self.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, SetokimModel):
-            init.zeros_(module.token_mean)
-            init.ones_(module.token_std)
+        if isinstance(module, TokenStatistics):
+            init.zeros_(module.mean)
+            init.ones_(module.std)
         elif isinstance(module, DiffusionHead):
             init.normal_(module.null_condition, std=self.config.initializer_range)
             for block in module.blocks:  # every block starts as the identity, the whole as zero
@@ -163,12 +134,28 @@ class VisualProjector(nn.Module):
         self.linear2 = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.linear2(self.activation(self.linear1(tokens.to(self.linear1.weight.dtype))))
+        return self.linear2(self.activation(self.linear1(tokens.to(self.linear1.bias.dtype))))
+
+
+class TokenStatistics(nn.Module):
+    """Mean and standard deviation of concept tokens, by which they become visual tokens; saved with the weights."""
+
+    def __init__(self, token_dim: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(token_dim))
+        self.register_buffer("std", torch.ones(token_dim))
+
+    def normalize(self, tokens: torch.Tensor) -> torch.Tensor:
+        return (tokens.float() - self.mean.to(tokens.device).float()) / self.std.to(tokens.device).float()
+
+    def denormalize(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.float() * self.std.to(tokens.device).float() + self.mean.to(tokens.device).float()
 
 
 class SetokimModel(SetokimPreTrainedModel):
     """SeTok, the projector and the language model without its head."""
 
+    _frozen_parts = ("setok",)
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^detokenizer\.", r"^diffusion_head\.", r"^mask_decoder\."]
 
     def __init__(self, config: SetokimConfig):
@@ -176,18 +163,9 @@ class SetokimModel(SetokimPreTrainedModel):
         self.setok = SetokModel(config.vision_config)
         self.multi_modal_projector = VisualProjector(config)
         self.language_model = AutoModel.from_config(config.text_config)
-        token_dim = config.vision_config.hidden_size
-        self.register_buffer("token_mean", torch.zeros(token_dim))
-        self.register_buffer("token_std", torch.ones(token_dim))
+        self.token_statistics = TokenStatistics(config.vision_config.hidden_size)
         self.post_init()
-        self.train()
-
-    def train(self, mode: bool = True) -> "SetokimModel":
-        """As ever, but a frozen SeTok stays in eval mode: its tokens are the same in training and after."""
-        super().train(mode)
-        if not any(parameter.requires_grad for parameter in self.setok.parameters()):
-            self.setok.eval()
-        return self
+        self._freeze_parts()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -196,12 +174,12 @@ class SetokimModel(SetokimPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     def normalize_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """SeTok's concept tokens (..., D) to visual tokens of zero mean and unit variance."""
-        return (tokens.float() - self.token_mean.float()) / self.token_std.float()
+        """SeTok's concept tokens (..., D) to visual tokens (..., D) float32 of zero mean and unit variance."""
+        return self.token_statistics.normalize(tokens)
 
     def denormalize_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """The inverse of `normalize_tokens`."""
-        return tokens.float() * self.token_std.float() + self.token_mean.float()
+        return self.token_statistics.denormalize(tokens)
 
     @torch.no_grad()
     def calibrate(self, images) -> None:
@@ -216,8 +194,8 @@ class SetokimModel(SetokimPreTrainedModel):
         if not tokens:
             raise ValueError("calibrate() needs at least one batch of images.")
         tokens = torch.cat(tokens)
-        self.token_mean.copy_(tokens.mean(0))
-        self.token_std.copy_(tokens.std(0).clamp(min=1e-3))
+        self.token_statistics.mean.copy_(tokens.mean(0))
+        self.token_statistics.std.copy_(tokens.std(0).clamp(min=1e-3))
 
     @can_return_tuple
     def get_image_features(
@@ -232,8 +210,9 @@ class SetokimModel(SetokimPreTrainedModel):
         Args:
             input_ids: (B, T), compact.
             masks: (M, H, W) in [0, 1], one per `<mask>`, in reading order; each belongs to the image before it.
+            kwargs: passed to SeTok, such as `output_hidden_states=True` for those of its vision encoder.
         """
-        setok_output = self._run_setok(pixel_values)
+        setok_output = self._run_setok(pixel_values, **kwargs)
         tokens = self.normalize_tokens(setok_output.last_hidden_state)
         token_mask, features = setok_output.token_mask, {}
         num_masks = 0 if masks is None else len(masks)
@@ -258,17 +237,20 @@ class SetokimModel(SetokimPreTrainedModel):
         counts = token_mask.sum(1).tolist()
         flat = tokens[token_mask]
         return SetokimImageFeatures(
+            last_hidden_state=setok_output.last_hidden_state,
+            hidden_states=setok_output.get("hidden_states"),
+            attentions=setok_output.get("attentions"),
             pooler_output=list(self.multi_modal_projector(flat).split(counts)),
             visual_tokens=list(flat.split(counts)),
             setok_output=setok_output,
             **features,
         )
 
-    def _run_setok(self, pixel_values: torch.Tensor) -> SetokModelOutput:
+    def _run_setok(self, pixel_values: torch.Tensor, **kwargs) -> SetokModelOutput:
         """Without a graph where SeTok is frozen: gradient checkpointing has the inputs of every encoder require one."""
         trained = pixel_values.requires_grad or any(parameter.requires_grad for parameter in self.setok.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            return self.setok(pixel_values)
+            return self.setok(pixel_values, return_dict=True, **kwargs)
 
     def _images_of_placeholders(
         self, input_ids: torch.LongTensor, num_images: int
@@ -289,7 +271,8 @@ class SetokimModel(SetokimPreTrainedModel):
 
     def _covered_tokens(self, outputs: SetokModelOutput, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """(M, C) bool: the tokens whose cluster lies mostly inside each mask, at least the one that it covers most."""
-        inside = nn.functional.adaptive_avg_pool2d(masks[:, None].float(), outputs.grid_size).flatten(1)  # (M, N)
+        masks = masks.to(outputs.cluster_ids.device, torch.float32)
+        inside = nn.functional.adaptive_avg_pool2d(masks[:, None], outputs.grid_size).flatten(1)  # (M, N)
         clusters = self.setok.concept_masks(outputs)[images].flatten(2)  # (M, C, N)
         overlap = torch.einsum("mcn,mn->mc", clusters, inside)
         token_mask = outputs.token_mask[images]
@@ -315,26 +298,33 @@ class SetokimModel(SetokimPreTrainedModel):
         Args:
             input_ids: (B, T), with one `<image>` per image; with `mm_encoder_outputs`, also expanded.
             attention_mask: (B, T), 0 on padding.
+            position_ids: (B, T), of the compact text; each image takes as many positions as it has tokens.
+            inputs_embeds: (B, T, hidden), in place of `input_ids`, whose marks are found by their embedding.
             pixel_values: (I, 3, H, W), the batch's images in reading order.
             masks: (M, H, W), the batch's masks in reading order.
             mm_encoder_outputs: {"image": what `get_image_features` returned}, in place of `pixel_values`.
+
+        Raises:
+            ValueError: images, marks and masks do not match, or a cache does not fit the rest.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds.")
-        features, expanded = None, None
-        if inputs_embeds is None:
-            features = self._features(input_ids, pixel_values, masks, mm_encoder_outputs)
-            if features is not None:
-                expanded = self._expand(input_ids, attention_mask, features)
-            if expanded is not None:
-                if position_ids is not None and position_ids.shape != expanded.position_ids.shape:
-                    raise ValueError("position_ids cannot be given for a prompt whose images are yet to be expanded.")
-                input_ids, attention_mask, position_ids = (
-                    expanded.input_ids,
-                    expanded.attention_mask,
-                    expanded.position_ids,
-                )
-            inputs_embeds = self._embed(input_ids, features)
+        ids = input_ids if inputs_embeds is None else self.find_marks(inputs_embeds)
+        features, expanded = self._features(ids, pixel_values, masks, mm_encoder_outputs), None
+        has_mask = attention_mask is not None and getattr(attention_mask, "ndim", None) == 2
+        past = past_length(past_key_values) if features is not None or has_mask else 0
+        if features is not None:
+            expanded = self._expand(ids, attention_mask, position_ids, features, past)
+        if expanded is not None:
+            ids, attention_mask, position_ids = expanded.input_ids, expanded.attention_mask, expanded.position_ids
+            inputs_embeds = gather_positions(inputs_embeds, expanded.source_positions)
+        if past and has_mask and attention_mask.shape[1] != past + ids.shape[1]:
+            raise ValueError(
+                f"The attention_mask is of {attention_mask.shape[1]} positions, but the cache holds {past} and "
+                f"{ids.shape[1]} follow. A cache counts an image's visual tokens, not its one <image>: let generate() "
+                "go on from it, or lengthen the mask."
+            )
+        inputs_embeds = self._embed(ids, inputs_embeds, features)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -346,8 +336,9 @@ class SetokimModel(SetokimPreTrainedModel):
         hidden_states = outputs.last_hidden_state
         if expanded is not None:
             expanded.hidden_states = hidden_states
-            index = expanded.compact_positions[..., None].expand(-1, -1, hidden_states.shape[-1])
-            hidden_states = hidden_states.gather(1, index)
+            hidden_states = gather_positions(hidden_states, expanded.compact_positions)
+            if outputs.get("past_key_values") is not None:
+                outputs.past_key_values.num_inserted = len(ids[0]) - len(expanded.compact_positions[0])
         return SetokimModelOutput(
             last_hidden_state=hidden_states,
             past_key_values=outputs.get("past_key_values"),
@@ -367,24 +358,54 @@ class SetokimModel(SetokimPreTrainedModel):
             raise ValueError("Pass pixel_values or mm_encoder_outputs, not both.")
         return self.get_image_features(pixel_values, input_ids=input_ids, masks=masks, return_dict=True)
 
-    def _expand(self, input_ids, attention_mask, features) -> ExpandedSequence | None:
+    def find_marks(self, inputs_embeds: torch.Tensor) -> torch.LongTensor:
+        """(B, T) long: for embeddings (B, T, hidden) the ids of Setokim's special tokens, -1 wherever there is none."""
+        found = torch.full(inputs_embeds.shape[:2], -1, device=inputs_embeds.device)
+        for name in SPECIAL_TOKEN_IDS:
+            token_id = torch.tensor(getattr(self.config, name), device=inputs_embeds.device)
+            is_mark = (inputs_embeds == self.get_input_embeddings()(token_id).to(inputs_embeds)).all(-1)
+            found = torch.where(is_mark, token_id, found)
+        return found
+
+    def _expand(self, input_ids, attention_mask, position_ids, features, past: int = 0) -> ExpandedSequence | None:
         """The expanded sequence of a compact prompt; `None` for one that is expanded already."""
         is_placeholder = (input_ids == self.config.image_token_id) | (input_ids == self.config.mask_token_id)
         counts = [len(tokens) for tokens in features.pooler_output]
         found = int(is_placeholder.sum())
+        if found == sum(counts) and (past or found != len(counts)):
+            return None
         if found != len(counts):
-            if found == sum(counts):
-                return None
             raise ValueError(
                 f"Image features and image tokens do not match, tokens: {found}, features: {len(counts)}: the text "
                 "needs one <image> for each image."
             )
-        if attention_mask is not None and attention_mask.ndim != 2:
-            raise ValueError("With images, attention_mask must be (batch, length).")
+        if past:
+            raise ValueError(
+                "With a filled cache, a forward takes no images that are yet to be expanded: let generate() go on from "
+                "the cache, with all pixel_values of the conversation."
+            )
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"With images, attention_mask must be (batch, length) = {tuple(input_ids.shape)}, as the text, got "
+                f"{tuple(attention_mask.shape)}."
+            )
+        if position_ids is not None and position_ids.shape[-1] != input_ids.shape[1]:
+            raise ValueError(
+                "position_ids must be those of the text before its images are expanded, (batch, "
+                f"{input_ids.shape[1]}), got {tuple(position_ids.shape)}."
+            )
         counts = torch.tensor(counts, device=input_ids.device)
-        return expand_placeholders(input_ids, attention_mask, is_placeholder, counts, self.config.image_token_id)
+        return expand_placeholders(
+            input_ids, attention_mask, position_ids, is_placeholder, counts, self.config.image_token_id
+        )
 
-    def _embed(self, input_ids: torch.LongTensor, features: SetokimImageFeatures | None) -> torch.Tensor:
+    def _embed(
+        self,
+        input_ids: torch.LongTensor,
+        inputs_embeds: torch.Tensor | None,
+        features: SetokimImageFeatures | None,
+    ) -> torch.Tensor:
+        """The embeddings (B, T, hidden) of an expanded sequence, with the features at its visual tokens."""
         is_visual = input_ids == self.config.image_token_id
         if features is None and bool(is_visual.any()):
             raise ValueError(
@@ -392,10 +413,11 @@ class SetokimModel(SetokimPreTrainedModel):
                 "has <image> but there are no pixel_values."
             )
         idle = self._idle_features() if features is None and self.training else None  # first, as features come first
-        inputs_embeds = self.get_input_embeddings()(input_ids)
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
         if features is not None:
-            visual = torch.cat(features.pooler_output).to(inputs_embeds)
-            return inputs_embeds.masked_scatter(is_visual[..., None], visual)
+            visual = torch.cat(list(features.pooler_output)).to(inputs_embeds)
+            return inputs_embeds.masked_scatter(is_visual[..., None].to(inputs_embeds.device), visual)
         return inputs_embeds if idle is None else inputs_embeds + idle.to(inputs_embeds)
 
     def _idle_features(self) -> torch.Tensor:
@@ -403,9 +425,10 @@ class SetokimModel(SetokimPreTrainedModel):
         batch holds: so no process waits for another, and none reduces the gradient of one part with that of another."""
         if is_deepspeed_zero3_enabled():  # each process gathers SeTok's weights for all
             vision_config = self.config.vision_config.vision_config
-            tokens = self._run_setok(self.token_mean.new_zeros(1, 3, *_image_size(vision_config))).last_hidden_state[0]
+            blank = self.token_statistics.mean.new_zeros(1, 3, *_image_size(vision_config))
+            tokens = self._run_setok(blank).last_hidden_state[0]
         else:
-            tokens = self.token_mean.new_zeros(1, len(self.token_mean))
+            tokens = self.token_statistics.mean[None]
         return 0 * self.multi_modal_projector(tokens).sum()
 
 
@@ -413,6 +436,8 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
     """Setokim with its heads: text, visual tokens (diffusion), images (detokenizer) and masks (mask decoder)."""
 
     accepts_loss_kwargs = False  # the losses are means over a batch: Trainer divides them by the accumulation steps
+    _frozen_parts = ("model.setok", "detokenizer", "mask_decoder")
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: SetokimConfig):
         super().__init__(config)
@@ -426,12 +451,12 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         )
         self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{_embedding_name(self.model)}.weight"}
         self.post_init()
-        self.train()
+        self._freeze_parts()
 
     def train(self, mode: bool = True) -> "SetokimForConditionalGeneration":
-        """As ever, but what a stage froze stays in eval mode."""
+        """As ever, but what is frozen stays in eval mode, as SeTok does by itself."""
         super().train(mode)
-        for part in (self.model.setok, self.detokenizer, self.mask_decoder):
+        for part in (self.detokenizer, self.mask_decoder):
             if not any(parameter.requires_grad for parameter in part.parameters()):
                 part.eval()
         return self
@@ -464,13 +489,11 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         )
         with torch.device("meta"):
             model = cls(config)
-        for part in (model.model.multi_modal_projector, model.diffusion_head, model.mask_decoder):
+        statistics = model.model.token_statistics
+        for part in (model.model.multi_modal_projector, model.diffusion_head, model.mask_decoder, statistics):
             part.to_empty(device=language_model.device)
             part.apply(getattr(part, "_init_weights", model._init_weights))
-            part.to(language_model.dtype)
-        token_dim = config.vision_config.hidden_size
-        model.model.token_mean = torch.zeros(token_dim, device=language_model.device)
-        model.model.token_std = torch.ones(token_dim, device=language_model.device)
+            part.to(torch.float32 if part is statistics else language_model.dtype)
         model.model.setok = setok.setok.to(language_model.device)
         model.detokenizer = setok.detokenizer.to(language_model.device)
         model.model.language_model = language_model.base_model
@@ -479,6 +502,7 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         model.generation_config = language_model.generation_config
         model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
         model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+        model._freeze_parts()
         return model.eval()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -512,6 +536,7 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         pixel_values: torch.FloatTensor | None = None,
         masks: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
+        shift_labels: torch.LongTensor | None = None,
         mm_encoder_outputs: dict | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -519,13 +544,14 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
     ) -> SetokimCausalLMOutput:
         """
         Args:
-            input_ids, attention_mask, pixel_values, masks, mm_encoder_outputs: see `SetokimModel.forward`.
+            input_ids, attention_mask, position_ids, inputs_embeds, pixel_values, masks, mm_encoder_outputs: see
+                `SetokimModel.forward`.
             labels: (B, T), the ids to predict, -100 elsewhere. An `<image>` or `<mask>` that keeps its id is a target:
                 its visual tokens are learned by the diffusion head, their number by the text loss.
+            shift_labels: (B, T), labels that are shifted already, each at the position that predicts it; they go before
+                `labels`. A trainer gives them where it cuts a text into pieces for several devices.
             logits_to_keep: only the last so many positions (0: all), or those of a tensor of indices.
         """
-        if labels is not None and input_ids is None:
-            raise ValueError("labels need input_ids, which say where the images are.")
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -541,15 +567,16 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         losses, mask_logits = {}, None
-        if labels is not None:
-            losses, idle = self._language_losses(outputs, labels), []
+        if labels is not None or shift_labels is not None:
+            losses, idle = self._language_losses(outputs, labels, shift_labels), []
             if self.training and losses["diffusion_loss"] is None:
                 idle.append(self._idle_diffusion(outputs))
             losses["mask_loss"], mask_logits = self._mask_loss(outputs.image_features, masks)
             if self.training and losses["mask_loss"] is None:
                 idle.append(self._idle_mask(outputs.last_hidden_state))
-            losses["loss"] = sum(self._weighted(name, value) for name, value in losses.items() if value is not None)
-            losses["loss"] = losses["loss"] + sum(idle)
+            parts = [self._weighted(name, value) for name, value in losses.items() if value is not None] + idle
+            zero = outputs.last_hidden_state.new_zeros(())
+            losses["loss"] = sum((part.to(zero.device) for part in parts), start=zero)
         return SetokimCausalLMOutput(
             **losses,
             logits=self.lm_head(outputs.last_hidden_state[:, keep]),
@@ -560,29 +587,41 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
             mask_logits=mask_logits,
         )
 
-    def _language_losses(self, outputs: SetokimModelOutput, labels: torch.LongTensor) -> dict:
+    def _language_losses(self, outputs: SetokimModelOutput, labels, shift_labels) -> dict:
         """Text loss over the expanded sequence, and diffusion loss of the visual tokens that are targets in it."""
         image_token_id, expanded = self.config.image_token_id, outputs.expanded
         hidden_states = _learning_states(outputs)
+        if shift_labels is None:
+            after = torch.full_like(labels[:, -1:], -100)  # the label of what comes after the last position
+        else:
+            labels, after = nn.functional.pad(shift_labels[:, :-1], (1, 0), value=-100), shift_labels[:, -1:]
         if expanded is not None:
             labels = labels.gather(1, expanded.source_positions).masked_fill(expanded.attention_mask == 0, -100)
             labels = labels.masked_fill(labels == self.config.mask_token_id, image_token_id)
-        before, targets = hidden_states[:, :-1], labels[:, 1:].to(hidden_states.device)
+        targets = torch.cat([labels[:, 1:], after], dim=1)
+        if expanded is not None:  # the first token of a row has nothing before it, in a padded row as in one alone
+            targets = targets.masked_fill(expanded.attention_mask == 0, -100)
+        targets = targets.to(hidden_states.device)
         losses = {"text_loss": None, "diffusion_loss": None}
         counted = targets != -100
         if bool(counted.any()):
-            logits = self.lm_head(before[counted])
-            losses["text_loss"] = nn.functional.cross_entropy(logits.float(), targets[counted])
-        is_target = targets == image_token_id
-        if bool(is_target.any()):
+            logits = self.lm_head(hidden_states[counted])
+            losses["text_loss"] = nn.functional.cross_entropy(logits.float(), targets[counted].to(logits.device))
+        is_image = labels == image_token_id
+        if bool(is_image.any()) or bool((after == image_token_id).any()):
             if expanded is None:
                 raise ValueError("The labels ask for an image, but there are no pixel_values of it.")
-            if bool((labels[:, 0] == image_token_id).any()):
+            has_before = nn.functional.pad(expanded.attention_mask[:, :-1], (1, 0)) != 0
+            if bool((is_image & ~has_before).any()):
                 raise ValueError("An image cannot come first in a text: its first visual token has nothing before it.")
+            if bool((after == image_token_id).any()):
+                raise ValueError(
+                    "shift_labels end with an image, whose visual tokens are in another piece of the text."
+                )
             visual_tokens = torch.cat(outputs.image_features.visual_tokens)
             visual_labels = labels[expanded.input_ids == image_token_id]  # one for each visual token
-            tokens = visual_tokens[visual_labels == image_token_id]
-            losses["diffusion_loss"] = self.diffusion_head.loss(tokens, before[is_target])
+            tokens = visual_tokens[(visual_labels == image_token_id).to(visual_tokens.device)]
+            losses["diffusion_loss"] = self.diffusion_head.loss(tokens, hidden_states[targets == image_token_id])
         return losses
 
     def _mask_loss(self, features: SetokimImageFeatures | None, masks: torch.Tensor | None) -> tuple:

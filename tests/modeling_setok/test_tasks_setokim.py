@@ -99,7 +99,7 @@ def test_edits_restore_tokens_that_are_almost_the_same(processor, model):
     noisy = [
         model.model.denormalize_tokens(tokens + 0.01 * torch.randn_like(tokens)) for tokens in features.visual_tokens
     ]
-    noisy[1][0] += 3 * model.model.token_std  # which is 9 from the token that it was
+    noisy[1][0] += 3 * model.model.token_statistics.std  # which is 9 from the token that it was
     expected = noisy[1][0].clone()
     restored, before = model._restore_tokens(processor, images, noisy)
     assert torch.equal(restored[0], own[0]) and torch.equal(restored[1][1:], own[1][1:])

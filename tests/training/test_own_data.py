@@ -177,7 +177,7 @@ def test_setokim_from_siglip_and_a_language_model(stages, pictures, siglip, last
     model.eval()
     assert model.config.text_config.model_type == "qwen2"
     assert model.config.vision_config.vision_config.model_type == "siglip_vision_model"
-    assert model.config.vision_config.concept_names and model.model.token_std.ne(1).any()
+    assert model.config.vision_config.concept_names and model.model.token_statistics.std.ne(1).any()
     picture = Image.open(pictures / "images" / "013.png")
     assert isinstance(model.ask(processor, picture, "What is it?", max_new_tokens=4), str)
     assert model.generate_image(processor, "Draw: a cat.", max_visual_tokens=2).size == (SIZE, SIZE)
