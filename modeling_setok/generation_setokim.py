@@ -177,7 +177,9 @@ class SetokimGenerationMixin(GenerationMixin):
             cache.num_inserted = inputs.shape[1] - prompt.shape[1]
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         generated = sequences if inputs is None else sequences[:, inputs.shape[1] :]
-        if prompt is not None:  # the caller's own, without the expansion
+        if prompt is None:  # as ever for a prompt of embeddings
+            sequences = generated
+        else:  # the caller's own, without the expansion
             sequences = torch.cat([prompt.repeat_interleave(len(sequences) // len(prompt), 0), generated], dim=1)
         if isinstance(output, torch.Tensor):
             return sequences
@@ -241,8 +243,8 @@ class SetokimGenerationMixin(GenerationMixin):
         )
         features = (kwargs.get("mm_encoder_outputs") or {}).get("image")
         if features is not None and (kwargs.get("is_first_iteration") or past_length(past_key_values) == 0):
-            read = model_inputs["input_ids"] if model_inputs["input_ids"] is not None else model_inputs["inputs_embeds"]
-            features = self._features_of_last(read.shape[1], input_ids, features)
+            name = "input_ids" if model_inputs.get("input_ids") is not None else "inputs_embeds"
+            features = self._features_of_last(model_inputs[name].shape[1], input_ids, features)
             model_inputs["mm_encoder_outputs"] = {"image": features}
         if visual_sampler is None or visual_sampler.condition is None:
             return model_inputs

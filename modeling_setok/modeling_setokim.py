@@ -4,6 +4,7 @@ A prompt holds one `<image>` per image. The base model puts each image's visual 
 model over this expanded sequence, and hands back the hidden states of the compact positions (of an image: its last).
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from transformers.activations import ACT2FN
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
+from transformers.quantizers import AutoQuantizationConfig
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
@@ -77,7 +79,11 @@ class SetokimCausalLMOutput(ModelOutput):
 
 class SetokimPreTrainedModel(PreTrainedModel):
     """What SeTok's stage has trained is frozen in a model that was made or loaded, until a recipe asks otherwise: no
-    trainer of text alone moves it, and batch statistics stay as they are."""
+    trainer of text alone moves it, and batch statistics stay as they are.
+
+    `modules_not_quantized`: paths of the modules that a quantization config leaves as they are if it names none itself
+    (bitsandbytes' `llm_int8_skip_modules`, `modules_to_not_convert` of the others): all but the language model.
+    """
 
     config: SetokimConfig
     base_model_prefix = "model"
@@ -88,11 +94,15 @@ class SetokimPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    modules_not_quantized: tuple[str, ...] = ()
     _frozen_parts: tuple[str, ...] = ()
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        loaded = super().from_pretrained(*args, **kwargs)
+    def from_pretrained(cls, *args, quantization_config=None, **kwargs):
+        """As `PreTrainedModel.from_pretrained`; a quantization config may be a dict."""
+        if quantization_config is not None:
+            quantization_config = _skipping(quantization_config, cls.modules_not_quantized)
+        loaded = super().from_pretrained(*args, quantization_config=quantization_config, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # the other is the loading report
         model._freeze_parts()  # loading makes every parameter trainable
         return loaded
@@ -155,6 +165,7 @@ class TokenStatistics(nn.Module):
 class SetokimModel(SetokimPreTrainedModel):
     """SeTok, the projector and the language model without its head."""
 
+    modules_not_quantized = ("setok", "multi_modal_projector")
     _frozen_parts = ("setok",)
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^detokenizer\.", r"^diffusion_head\.", r"^mask_decoder\."]
 
@@ -198,44 +209,52 @@ class SetokimModel(SetokimPreTrainedModel):
         self.token_statistics.std.copy_(tokens.std(0).clamp(min=1e-3))
 
     @can_return_tuple
-    def get_image_features(
-        self,
-        pixel_values: torch.Tensor,
-        input_ids: torch.LongTensor | None = None,
-        masks: torch.Tensor | None = None,
-        **kwargs,
-    ) -> SetokimImageFeatures:
-        """Visual tokens of images (I, 3, H, W), and, with `input_ids` and `masks`, of every placeholder of a batch.
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> SetokimImageFeatures:
+        """Visual tokens of images (I, 3, H, W).
 
         Args:
-            input_ids: (B, T), compact.
-            masks: (M, H, W) in [0, 1], one per `<mask>`, in reading order; each belongs to the image before it.
             kwargs: passed to SeTok, such as `output_hidden_states=True` for those of its vision encoder.
         """
         setok_output = self._run_setok(pixel_values, **kwargs)
         tokens = self.normalize_tokens(setok_output.last_hidden_state)
-        token_mask, features = setok_output.token_mask, {}
+        return self._project(setok_output, tokens, setok_output.token_mask)
+
+    def get_placeholder_features(
+        self, input_ids: torch.LongTensor, pixel_values: torch.Tensor, masks: torch.Tensor | None = None
+    ) -> SetokimImageFeatures:
+        """Visual tokens of every placeholder of a batch, `<image>` and `<mask>`.
+
+        Args:
+            input_ids: (B, T), compact.
+            pixel_values: (I, 3, H, W), one image per `<image>`, in reading order.
+            masks: (M, H, W) in [0, 1], one per `<mask>`, in reading order; each belongs to the image before it.
+
+        Raises:
+            ValueError: other numbers of images or masks than of their marks, or a `<mask>` without an image before it.
+        """
+        images, is_mask = self._images_of_placeholders(input_ids, len(pixel_values))
         num_masks = 0 if masks is None else len(masks)
-        if input_ids is not None:
-            images, is_mask = self._images_of_placeholders(input_ids, len(pixel_values))
-            if num_masks != int(is_mask.sum()):
-                raise ValueError(
-                    f"The text has {int(is_mask.sum())} <mask> but {num_masks} masks were given: pass one (H, W) mask "
-                    "for each."
-                )
-        if input_ids is not None and num_masks:
-            mask_images = images[is_mask]
-            covered = self._covered_tokens(setok_output, mask_images, masks)
-            tokens, token_mask = tokens[images], token_mask[images]
-            token_mask = token_mask.clone()
-            token_mask[is_mask] = covered
-            features = {
-                "mask_prompts": tokens[is_mask],
-                "mask_prompt_mask": covered,
-                "mask_images": mask_images,
-            }
-        counts = token_mask.sum(1).tolist()
-        flat = tokens[token_mask]
+        if num_masks != int(is_mask.sum()):
+            raise ValueError(
+                f"The text has {int(is_mask.sum())} <mask> but {num_masks} masks were given: pass one (H, W) mask for "
+                "each."
+            )
+        if num_masks == 0:
+            return self.get_image_features(pixel_values, return_dict=True)
+        setok_output = self._run_setok(pixel_values)
+        images, is_mask = images.to(self.setok.device), is_mask.to(self.setok.device)
+        tokens = self.normalize_tokens(setok_output.last_hidden_state)[images]
+        token_mask = setok_output.token_mask[images]
+        covered = self._covered_tokens(setok_output, images[is_mask], masks)
+        token_mask[is_mask] = covered
+        features = self._project(setok_output, tokens, token_mask)
+        features["mask_prompts"], features["mask_prompt_mask"] = tokens[is_mask], covered
+        features["mask_images"] = images[is_mask]
+        return features
+
+    def _project(self, setok_output: SetokModelOutput, tokens, token_mask) -> SetokimImageFeatures:
+        """Features of normalised tokens (P, C, D), those of their mask (P, C), for P placeholders."""
+        counts, flat = token_mask.sum(1).tolist(), tokens[token_mask]
         return SetokimImageFeatures(
             last_hidden_state=setok_output.last_hidden_state,
             hidden_states=setok_output.get("hidden_states"),
@@ -243,7 +262,6 @@ class SetokimModel(SetokimPreTrainedModel):
             pooler_output=list(self.multi_modal_projector(flat).split(counts)),
             visual_tokens=list(flat.split(counts)),
             setok_output=setok_output,
-            **features,
         )
 
     def _run_setok(self, pixel_values: torch.Tensor, **kwargs) -> SetokModelOutput:
@@ -356,7 +374,7 @@ class SetokimModel(SetokimPreTrainedModel):
             return features
         if features is not None:
             raise ValueError("Pass pixel_values or mm_encoder_outputs, not both.")
-        return self.get_image_features(pixel_values, input_ids=input_ids, masks=masks, return_dict=True)
+        return self.get_placeholder_features(input_ids, pixel_values, masks)
 
     def find_marks(self, inputs_embeds: torch.Tensor) -> torch.LongTensor:
         """(B, T) long: for embeddings (B, T, hidden) the ids of Setokim's special tokens, -1 wherever there is none."""
@@ -436,6 +454,9 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
     """Setokim with its heads: text, visual tokens (diffusion), images (detokenizer) and masks (mask decoder)."""
 
     accepts_loss_kwargs = False  # the losses are means over a batch: Trainer divides them by the accumulation steps
+    modules_not_quantized = (
+        "model.setok", "model.multi_modal_projector", "lm_head", "diffusion_head", "detokenizer", "mask_decoder"
+    )  # fmt: skip
     _frozen_parts = ("model.setok", "detokenizer", "mask_decoder")
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
@@ -652,6 +673,17 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         prompts = hidden_states.new_zeros(1, 1, self.config.vision_config.hidden_size)
         present = torch.ones(1, 1, dtype=torch.bool, device=hidden_states.device)
         return 0 * self.mask_decoder(patches, (1, 1), prompts, present).sum()
+
+
+def _skipping(quantization_config, modules: tuple[str, ...]):
+    """A quantization config that leaves these modules as they are, unless it has a list of its own."""
+    if isinstance(quantization_config, dict):
+        quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
+    quantization_config = copy.copy(quantization_config)  # the caller may use it again
+    for name in ("llm_int8_skip_modules", "modules_to_not_convert"):
+        if getattr(quantization_config, name, ()) is None:
+            setattr(quantization_config, name, list(modules))
+    return quantization_config
 
 
 def _learning_states(outputs: SetokimModelOutput) -> torch.Tensor:

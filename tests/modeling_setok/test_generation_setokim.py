@@ -405,7 +405,7 @@ def test_predicted_masks_are_those_of_training(processor, model):
     inputs, masks = inputs_of(processor, [text]), torch.rand(1, 24, 24).round()
     with torch.no_grad():
         outputs = model(**inputs, masks=masks, labels=torch.full_like(inputs["input_ids"], -100))
-        features = model.get_image_features(inputs["pixel_values"], input_ids=inputs["input_ids"], masks=masks)
+        features = model.model.get_placeholder_features(inputs["input_ids"], inputs["pixel_values"], masks)
     tokens = [model.model.denormalize_tokens(features.visual_tokens[1])]
     torch.testing.assert_close(
         model.predict_masks(inputs["pixel_values"], tokens), outputs.mask_logits, rtol=0, atol=1e-4

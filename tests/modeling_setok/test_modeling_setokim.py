@@ -362,7 +362,7 @@ def masked(processor, model):
 
 def prompts_of(model, inputs, mask: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        features = model.get_image_features(inputs["pixel_values"], input_ids=inputs["input_ids"], masks=mask[None])
+        features = model.model.get_placeholder_features(inputs["input_ids"], inputs["pixel_values"], mask[None])
     assert features.mask_images.tolist() == [1] and len(features.visual_tokens) == 3
     prompts = features.mask_prompts[features.mask_prompt_mask]
     assert torch.equal(prompts, features.visual_tokens[2])
@@ -529,7 +529,7 @@ def test_bfloat16(processor, model):
     masks, labels = torch.ones(1, 24, 24), targets_of(inputs, start=4)
     with torch.no_grad():
         # One set of visual tokens: rounding changes which patches belong together
-        features = model.get_image_features(inputs["pixel_values"], input_ids=inputs["input_ids"], masks=masks)
+        features = model.model.get_placeholder_features(inputs["input_ids"], inputs["pixel_values"], masks)
         full = model(inputs["input_ids"], inputs["attention_mask"], mm_encoder_outputs={"image": features})
         rounded = half(inputs["input_ids"], inputs["attention_mask"], mm_encoder_outputs={"image": features})
     assert rounded.logits.dtype == torch.bfloat16
@@ -595,7 +595,6 @@ def test_refused_arguments(processor, model):
         model(inputs["input_ids"], attention_mask=torch.ones(1, 1, 9, 9), pixel_values=inputs["pixel_values"])
     with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
         model()
-
 
 
 def test_an_image_to_learn_cannot_come_first(processor, model):
