@@ -4,7 +4,12 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     AutoModelForPreTraining,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
 from .configuration_setok import SetokConfig, SetokDetokenizerConfig
@@ -35,7 +40,10 @@ AutoModel.register(SetokConfig, SetokModel, exist_ok=True)
 AutoModelForPreTraining.register(SetokConfig, SetokForPreTraining, exist_ok=True)
 AutoConfig.register(SetokimConfig.model_type, SetokimConfig, exist_ok=True)
 AutoModel.register(SetokimConfig, SetokimModel, exist_ok=True)
-AutoModelForImageTextToText.register(SetokimConfig, SetokimForConditionalGeneration, exist_ok=True)
+for auto_class in (AutoModelForImageTextToText, AutoModelForMultimodalLM):
+    auto_class.register(SetokimConfig, SetokimForConditionalGeneration, exist_ok=True)
+for names in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
+    names[SetokimConfig.model_type] = SetokimForConditionalGeneration.__name__  # `transformers serve` looks there
 
 # Saved models bring this code along, so that `trust_remote_code=True` loads them from the Hub without this package.
 for config_class in (SetokConfig, SetokimConfig):

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 from collections import Counter
 from typing import Any
 
@@ -14,6 +15,11 @@ IMAGE_START, IMAGE, IMAGE_END, MASK = "[Img]", "<image>", "[/Img]", "<mask>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 PAD = "<|pad|>"
 SPECIAL_TOKENS = (IMAGE_START, IMAGE, IMAGE_END, MASK, TURN_START, TURN_END)
+LONE_IMAGE = re.compile(rf"(?<!{re.escape(IMAGE_START)}){IMAGE}(?!{re.escape(IMAGE_END)})")
+# Of the tokenizer, which trainers of text ask the processor for
+TOKENIZER_ATTRIBUTES = (
+    "pad_token", "pad_token_id", "eos_token", "eos_token_id", "bos_token", "bos_token_id", "padding_side"
+)  # fmt: skip
 
 # ChatML. What the model is to say, with the end of its turn, stands inside `generation`.
 CHAT_TEMPLATE = """\
@@ -70,13 +76,15 @@ class SetokimProcessor(ProcessorMixin):
     An image becomes `[Img]<image>[/Img]`, ONE `<image>` whatever the number of its visual tokens, which only the model
     knows; a mask becomes `[Img]<mask>[/Img]`.
 
-    `processor(images, text)` takes texts that the template has written, and all their images in reading order over the
-    batch, nested in any way. It returns, as tensors and padded on the tokenizer's side (left, the side for generation):
+    `processor(images, text)` takes texts that the template has written, or that hold an `<image>` for each image as
+    LLaVA's do, and all their images in reading order over the batch, nested in any way. It returns, as tensors and
+    padded on the tokenizer's side (left, the side for generation):
 
     - `input_ids`, `attention_mask`: (B, T) int64; no special token is added to the text, the template has them all;
     - `pixel_values`: (number of images, 3, H, W) float32, if there are images.
 
     The keywords of tokenizer and image processor (`padding`, `truncation`, `max_length`, ...) override the defaults.
+    `pad_token_id`, `eos_token_id` and their like are the tokenizer's, whose `image_token` is `<image>`.
 
     Args:
         image_processor: e.g. [`SetokImageProcessor`].
@@ -85,8 +93,9 @@ class SetokimProcessor(ProcessorMixin):
         chat_template: by default ChatML; a replacement must write images and masks in the same way.
 
     Raises:
-        ValueError: a tokenizer without these tokens; another number of images than of `<image>`, an `<image>` or
-            `<mask>` that does not stand between `[Img]` and `[/Img]`, or a truncation that cuts off any of the three.
+        ValueError: a tokenizer without these tokens; another number of images than of `<image>`, a `<mask>` that does
+            not stand between `[Img]` and `[/Img]`, an `<image>` with one of them alone, or a truncation that cuts off
+            any of the three.
     """
 
     text_kwargs = {"add_special_tokens": False, "padding": True, "return_tensors": "pt", "return_token_type_ids": False}
@@ -106,6 +115,14 @@ class SetokimProcessor(ProcessorMixin):
                 "adds what is missing."
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template or _chat_template(tokenizer))
+        if "image_token" not in tokenizer.SPECIAL_TOKENS_ATTRIBUTES:  # pipelines look for it there
+            tokenizer.SPECIAL_TOKENS_ATTRIBUTES = [*tokenizer.SPECIAL_TOKENS_ATTRIBUTES, "image_token"]
+        tokenizer.image_token = IMAGE
+
+    def __getattr__(self, name: str):
+        if name in TOKENIZER_ATTRIBUTES:
+            return getattr(self.tokenizer, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     @classmethod
     def from_parts(cls, image_processor: BaseImageProcessor, tokenizer: PreTrainedTokenizerBase) -> "SetokimProcessor":
@@ -154,10 +171,12 @@ class SetokimProcessor(ProcessorMixin):
         """As `ProcessorMixin.apply_chat_template`; keys that are None (Arrow gives all parts the same) do not count."""
         return super().apply_chat_template(_without_nulls(conversation), *args, **kwargs)
 
-    def prepare_inputs_layout(self, images: ImageInput | None = None, **kwargs) -> tuple:
-        images, *others = super().prepare_inputs_layout(images=images, **kwargs)
+    def prepare_inputs_layout(self, images: ImageInput | None = None, text=None, **kwargs) -> tuple:
+        images, text, *others = super().prepare_inputs_layout(images=images, text=text, **kwargs)
         images = self.image_processor._prepare_images_structure(images) if images is not None else None
-        return images or None, *others  # a flat list; no images at all are None
+        if isinstance(text, list) and not kwargs.get("sanitize_control_tokens"):  # which tells users' words apart
+            text = [LONE_IMAGE.sub(_enclosed(IMAGE), sample) if isinstance(sample, str) else sample for sample in text]
+        return images or None, text, *others  # a flat list; no images at all are None
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs) -> None:
         if videos is not None or audio is not None:

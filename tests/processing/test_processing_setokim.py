@@ -374,6 +374,28 @@ print(processor.apply_chat_template([{"role": "user", "content": [{"type": "imag
     assert run.stdout == f"<|im_start|>user\n[Img]<image>[/Img]<|im_end|>\n {processor.mask_token_id}\n"
 
 
+def test_texts_as_for_llava(processor):
+    """An `<image>` without its marks gets them."""
+    expected = processor(images=[RED, BLUE], text=["USER: [Img]<image>[/Img]\nand [Img]<image>[/Img]?", "no picture"])
+    got = processor(images=[RED, BLUE], text=["USER: <image>\nand [Img]<image>[/Img]?", "no picture"])
+    assert got["input_ids"].equal(expected["input_ids"]) and got["pixel_values"].equal(expected["pixel_values"])
+    single = processor([RED, RED], "<image><image>?")
+    assert single["input_ids"].equal(processor([RED, RED], "[Img]<image>[/Img]" * 2 + "?")["input_ids"])
+
+
+def test_attributes_of_the_tokenizer(processor, tmp_path):
+    tokenizer = processor.tokenizer
+    assert tokenizer.image_token == "<image>" and tokenizer.image_token_id == processor.image_token_id
+    for name in ("pad_token", "eos_token", "bos_token"):
+        assert getattr(processor, name) == getattr(tokenizer, name)
+        assert getattr(processor, name + "_id") == getattr(tokenizer, name + "_id")
+    assert isinstance(processor.pad_token_id, int) and processor.padding_side == "left"
+    assert not hasattr(processor, "sep_tokens")
+    processor.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).image_token == "<image>"
+    assert SetokimProcessor.from_pretrained(tmp_path).tokenizer.image_token_id == processor.image_token_id
+
+
 # refused inputs
 
 
@@ -393,12 +415,12 @@ def test_number_of_images(processor):
 
 def test_loose_placeholders(processor):
     with pytest.raises(ValueError, match=r"1 <image> in the text do not stand between \[Img\] and \[/Img\].*template"):
-        processor(images=[RED, BLUE], text="<image> [Img]<image>[/Img]")
+        processor(images=[RED, BLUE], text="<image>[/Img] [Img]<image>[/Img]")
     with pytest.raises(ValueError, match="2 <image> in the text do not stand"):
         processor(images=[RED, BLUE], text="[Img]<image><image>[/Img]")
     with pytest.raises(ValueError, match=r"2 <mask> in the text do not stand between"):
         processor(text=["<mask>", "[Img]<mask>"])
-    with pytest.raises(ValueError, match="1 <image> in the text"):  # a user's words are no placeholder
+    with pytest.raises(ValueError, match="1 <image> and there are 0 images"):  # a user's words are no placeholder
         processor.apply_chat_template([user(text("What is <image>?"))], tokenize=True)
 
 
