@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from transformers import AutoConfig, AutoModel, Siglip2TextModel, SiglipTextMode
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .concept_contrastive import concept_contrastive_loss, mean_token, unit
@@ -34,6 +35,8 @@ class SetokModelOutput(ModelOutput):
     `grid_size` (h, w): the patches form h rows of w, N = h * w.
     `scores` (B, N) float32: seed scores of the clustering.
     `soft_masks` (B, C, N) float32: with `assignment_mode="soft"`, the concept masks; they sum to 1 over the tokens.
+    `hidden_states`, `attentions`: with `output_hidden_states`, `output_attentions`, the vision encoder's, as it gives
+    them: tuples with one of each layer (or stage).
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -44,6 +47,8 @@ class SetokModelOutput(ModelOutput):
     grid_size: tuple[int, int] | None = None
     scores: torch.FloatTensor | None = None
     soft_masks: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
@@ -172,18 +177,23 @@ class SetokModel(SetokPreTrainedModel):
 
     def get_patch_embeddings(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
         """Patch embeddings (B, h * w, Dv) of pixels (B, 3, H, W), and their grid (h, w)."""
+        _, patch_embeddings, grid_size = self._encode(pixel_values)
+        return patch_embeddings, grid_size
+
+    def _encode(self, pixel_values: torch.Tensor, **kwargs) -> tuple[ModelOutput, torch.Tensor, tuple[int, int]]:
+        """What the vision encoder returns, its patch embeddings (B, h * w, Dv) and their grid."""
         if pixel_values.ndim != 4:
             raise ValueError(f"pixel_values must be (batch, channels, height, width), got {tuple(pixel_values.shape)}.")
         config = self.config.vision_config
         if config.model_type == "siglip2_vision_model":
-            return self._naflex_patch_embeddings(pixel_values)
+            return self._encode_naflex(pixel_values, **kwargs)
         image_size = tuple(pixel_values.shape[-2:])
-        kwargs = {}
         if "interpolate_pos_encoding" in inspect.signature(self.vision_encoder.forward).parameters:
             kwargs["interpolate_pos_encoding"] = image_size != _image_size(config)
-        features = self.vision_encoder(
-            pixel_values=pixel_values.to(self.vision_encoder.dtype), **kwargs
-        ).last_hidden_state
+        outputs = self.vision_encoder(
+            pixel_values=pixel_values.to(self.vision_encoder.dtype), return_dict=True, **kwargs
+        )
+        features = outputs.last_hidden_state
         is_map = features.ndim == 4
         height, width = features.shape[-2:] if is_map else _grid_size(config, *image_size)
         if is_map:
@@ -195,9 +205,10 @@ class SetokModel(SetokPreTrainedModel):
                 f"The encoder {config.model_type} gave {features.shape[1]} tokens for a grid of {height} x {width} "
                 "patches: it merges patches, which SeTok cannot place. Use an encoder with one token per patch."
             )
-        return features[:, features.shape[1] - height * width :], (height, width)  # CLS and registers come first
+        features = features[:, features.shape[1] - height * width :]  # CLS and registers come first
+        return outputs, features, (height, width)
 
-    def _naflex_patch_embeddings(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    def _encode_naflex(self, pixel_values: torch.Tensor, **kwargs) -> tuple[ModelOutput, torch.Tensor, tuple[int, int]]:
         """SigLIP2's encoder takes flattened patches and the shape of their grid instead of an image."""
         size = self.config.vision_config.patch_size
         batch, channels, height, width = pixel_values.shape
@@ -205,21 +216,38 @@ class SetokModel(SetokPreTrainedModel):
         patches = pixel_values[:, :, : grid[0] * size, : grid[1] * size]
         patches = patches.reshape(batch, channels, grid[0], size, grid[1], size).permute(0, 2, 4, 3, 5, 1)
         patches = patches.reshape(batch, grid[0] * grid[1], -1).to(self.vision_encoder.dtype)
-        features = self.vision_encoder(
+        outputs = self.vision_encoder(
             pixel_values=patches,
             pixel_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device),
             spatial_shapes=torch.tensor([grid], device=patches.device).expand(batch, -1),
-        ).last_hidden_state
-        return features, grid
+            return_dict=True,
+            **kwargs,
+        )
+        return outputs, outputs.last_hidden_state, grid
 
     @can_return_tuple
-    def forward(self, pixel_values: torch.Tensor, patch_mask: torch.Tensor | None = None, **kwargs) -> SetokModelOutput:
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        patch_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SetokModelOutput:
         """
         Args:
             pixel_values: (B, 3, H, W) float, from the image processor.
             patch_mask: (B, N) bool, False on patches of padding, which belong to no token.
+            output_hidden_states, output_attentions: whether to return the vision encoder's; by default what the config
+                says.
+
+        Raises:
+            ValueError: the encoder has no hidden states or attentions to return.
         """
-        patch_embeddings, grid_size = self.get_patch_embeddings(pixel_values)
+        _refuse_unknown(kwargs)
+        config = self.config
+        asked = _asked_outputs(config, output_hidden_states, output_attentions)
+        encoder_outputs, patch_embeddings, grid_size = self._encode(pixel_values, **asked)
         clusters, soft_masks = self.token_clustering(patch_embeddings, patch_mask)
         tokens, token_mask = self.token_merger(patch_embeddings, clusters, grid_size, soft_masks)
         return SetokModelOutput(
@@ -230,15 +258,26 @@ class SetokModel(SetokPreTrainedModel):
             patch_embeddings=patch_embeddings,
             grid_size=grid_size,
             scores=clusters.scores,
-            soft_masks=soft_masks if self.config.assignment_mode == "soft" else None,
+            soft_masks=soft_masks if config.assignment_mode == "soft" else None,
+            **_given_outputs(encoder_outputs, config.vision_config, **asked),
         )
 
     @can_return_tuple
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
-        """`pooler_output`: a list with the tokens (K_i, D) of each image; `last_hidden_state`: padded (B, C, D)."""
-        outputs = self(pixel_values, **kwargs)
-        tokens = [image[mask] for image, mask in zip(outputs.last_hidden_state, outputs.token_mask, strict=True)]
-        return BaseModelOutputWithPooling(last_hidden_state=outputs.last_hidden_state, pooler_output=tokens)
+    def get_image_features(
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> BaseModelOutputWithPooling:
+        """`pooler_output`: a list with the tokens (K_i, D) of each image; `last_hidden_state`: padded (B, C, D);
+        `hidden_states` and `attentions`: the vision encoder's, where `output_hidden_states`, `output_attentions` ask.
+        """
+        outputs = self(pixel_values, return_dict=True, **kwargs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=[
+                image[mask] for image, mask in zip(outputs.last_hidden_state, outputs.token_mask, strict=True)
+            ],
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
 
     def concept_masks(self, outputs: SetokModelOutput, size: tuple[int, int] | None = None) -> torch.Tensor:
         """Concept masks M (B, C, h, w) float32 in [0, 1]; they sum to 1 over the tokens of every valid patch.
@@ -334,7 +373,9 @@ class SetokForPreTraining(SetokPreTrainedModel):
         concept_input_ids: torch.LongTensor | None = None,
         concept_attention_mask: torch.LongTensor | None = None,
         patch_mask: torch.Tensor | None = None,
-        **kwargs,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SetokForPreTrainingOutput:
         """
         Args:
@@ -345,11 +386,14 @@ class SetokForPreTraining(SetokPreTrainedModel):
                 `concept_input_ids` they index `config.concept_names`.
             concept_input_ids: (B, K, L) long, the tokenised prompts of the concepts for the text encoder.
             concept_attention_mask: (B, K, L), 0 on the padding of prompts.
+            patch_mask, output_hidden_states, output_attentions: see `SetokModel.forward`.
         """
         if concept_labels is None and concept_input_ids is not None:
             raise ValueError("The contrastive loss needs concept_labels: which of the batch's concepts are the same.")
         config = self.config
-        setok_output = self.setok(pixel_values, patch_mask)
+        setok_output = self.setok(
+            pixel_values, patch_mask, output_hidden_states, output_attentions, return_dict=True, **kwargs
+        )
         tokens, token_mask = setok_output.last_hidden_state, setok_output.token_mask
         image_features = unit(self.visual_projection(mean_token(tokens, token_mask)))
 
@@ -396,8 +440,8 @@ class SetokForPreTraining(SetokPreTrainedModel):
         else:
             if concept_attention_mask is not None:
                 concept_attention_mask = concept_attention_mask.flatten(0, 1)
-            texts = self.get_text_features(concept_input_ids.flatten(0, 1), concept_attention_mask)
-            texts = texts.unflatten(0, concept_input_ids.shape[:2])
+            texts = self.get_text_features(concept_input_ids.flatten(0, 1), concept_attention_mask, return_dict=True)
+            texts = texts.pooler_output.unflatten(0, concept_input_ids.shape[:2])
         return concept_contrastive_loss(
             image_features, texts, concept_labels, self.inverse_temperature, form=self.config.contrastive_form
         )
@@ -416,26 +460,43 @@ class SetokForPreTraining(SetokPreTrainedModel):
 
     def reconstruct(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Tokenises and paints back: (B, 3, H, W) to (B, 3, S, S), both normalised as by the image processor."""
-        outputs = self.setok(pixel_values)
+        outputs = self.setok(pixel_values, return_dict=True)
         return self.detokenize(outputs.last_hidden_state, outputs.token_mask)
 
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+    def get_image_features(
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> BaseModelOutputWithPooling:
         """See `SetokModel.get_image_features`."""
         return self.setok.get_image_features(pixel_values, **kwargs)
 
+    @can_return_tuple
     def get_text_features(
-        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None = None
-    ) -> torch.Tensor:
-        """Unit-length text features (T, P) of tokenised prompts (T, L), in the space of the projected tokens."""
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """`pooler_output`: unit-length features (T, P) of tokenised prompts (T, L), in the space of the projected
+        tokens; `last_hidden_state`, `hidden_states` and `attentions`: the text encoder's."""
+        _refuse_unknown(kwargs)
         if self.text_model is None:
             raise ValueError(
                 "This model has no text encoder (config.text_config is None); it knows the concepts of "
                 "config.concept_names only. Encode other names with the text encoder it was trained with and call "
                 "set_concepts()."
             )
+        asked = _asked_outputs(self.config, output_hidden_states, output_attentions)
         with torch.no_grad():
-            outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
-        return unit(self.text_projection(self._pooled_text(outputs, attention_mask)))
+            outputs = self.text_model(
+                input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **asked, **kwargs
+            )
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=unit(self.text_projection(self._pooled_text(outputs, attention_mask))),
+            **_given_outputs(outputs, self.config.text_config, **asked),
+        )
 
     def _pooled_text(self, outputs: ModelOutput, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """One vector per prompt: what the text tower of a contrastive model was trained to pool, the mean over the
@@ -492,6 +553,7 @@ def keep_frozen_statistics(model: nn.Module) -> None:
                 module.eval()
 
 
+COMMON_ARGUMENTS = frozenset(TransformersKwargs.__annotations__)  # which transformers may pass to any model
 # Encoders that normalise nothing but their pooled output: that norm is applied to every patch
 POOLED_NORMS = {"clip_vision_model": "post_layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
 # Text models that AutoModel does not know
@@ -512,6 +574,38 @@ def _text_model(text_config, **kwargs) -> PreTrainedModel:
     return (
         AutoModel.from_config(text_config, **kwargs) if siglip is None else siglip._from_config(text_config, **kwargs)
     )
+
+
+def _refuse_unknown(kwargs: dict) -> None:
+    """Raises for keywords that are none of those that transformers passes to any model."""
+    unknown = [name for name in kwargs if name not in COMMON_ARGUMENTS]
+    if unknown:
+        raise TypeError(f"Unknown arguments {unknown}: the docstring says which there are.")
+
+
+def _asked_outputs(config, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+    """The further outputs to ask an encoder for: those asked for in the call, else in the config."""
+    asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+    asked = {name: getattr(config, name) if value is None else value for name, value in asked.items()}
+    return {name: value for name, value in asked.items() if value}
+
+
+def _given_outputs(outputs: ModelOutput, config, **asked) -> dict[str, tuple[torch.Tensor, ...]]:
+    """What an encoder gave of what it was asked for.
+
+    Raises:
+        ValueError: it gave none.
+    """
+    given = {}
+    for name in (name.removeprefix("output_") for name in asked):
+        given[name] = outputs.get(name)
+        if not given[name]:
+            raise ValueError(
+                f"The encoder {config.model_type} gives no {name} with attn_implementation="
+                f'"{config._attn_implementation}". Attentions need an encoder that has attention, set to "eager" '
+                f"(model.set_attn_implementation); leave output_{name} out otherwise."
+            )
+    return given
 
 
 def attention_of_parts(model: PreTrainedModel, attn_implementation: str | dict) -> dict:

@@ -564,6 +564,69 @@ def test_get_image_features_is_a_list_of_tokens_per_image():
     assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[0], outputs.last_hidden_state)
 
 
+def test_tuples_where_the_config_asks_for_them():
+    model = tiny_model()
+    pixels, targets = images(), torch.zeros(3, 3, 6, 6)
+    with torch.no_grad():
+        expected, features = model(pixels, targets), model.get_image_features(pixels)
+        for config in (model.config, model.config.vision_config, model.config.detokenizer_config):
+            config.return_dict = False
+        assert torch.equal(model(pixels, targets)[0], expected.loss)
+        assert torch.equal(model.reconstruct(pixels), expected.reconstruction)
+        assert torch.equal(model.setok(pixels)[0], expected.setok_output.last_hidden_state)
+        for part in (model, model.setok):
+            last_hidden_state, tokens = part.get_image_features(pixels)
+            assert torch.equal(last_hidden_state, features.last_hidden_state) and len(tokens) == 3
+
+
+@encoders
+def test_hidden_states_and_attentions_are_the_encoders(encoder):
+    model = tiny_model(encoder).setok
+    model.set_attn_implementation("eager")
+    pixels = images()
+    is_cnn = encoder in ("resnet", "convnextv2")
+    asked = {"output_hidden_states": True, "output_attentions": not is_cnn}
+    with torch.no_grad():
+        plain, outputs = model(pixels), model(pixels, **asked)
+        features = model.get_image_features(pixels, **asked)
+    assert plain.hidden_states is None and plain.attentions is None
+    assert torch.equal(outputs.last_hidden_state, plain.last_hidden_state)
+    assert len(outputs.hidden_states) == 3 and outputs.hidden_states[0].shape[0] == 3
+    for name in ("hidden_states", "attentions"):
+        for a, b in zip(features.get(name) or (), outputs.get(name) or (), strict=True):
+            assert torch.equal(a, b)
+    if is_cnn:
+        assert outputs.attentions is None
+        with pytest.raises(ValueError, match=f"encoder {model.config.vision_config.model_type} gives no attentions"):
+            model(pixels, output_attentions=True)
+    else:
+        assert len(outputs.attentions) == 2
+        torch.testing.assert_close(outputs.attentions[0].sum(-1), torch.ones(outputs.attentions[0].shape[:-1]))
+
+
+def test_attentions_need_eager_and_defaults_stand_in_the_config():
+    model = tiny_model()
+    with torch.no_grad():
+        with pytest.raises(ValueError, match='no attentions with attn_implementation="sdpa"'):
+            model(images(), output_attentions=True)
+        model.config.output_hidden_states = True
+        assert len(model(images()).setok_output.hidden_states) == 3
+        assert len(model.get_image_features(images()).hidden_states) == 3
+        assert model.get_image_features(images(), output_hidden_states=False).hidden_states is None
+
+
+def test_unknown_arguments_are_refused():
+    model = tiny_model()
+    common = {"num_items_in_batch": torch.tensor(3), "return_dict": True, "output_attentions": False}
+    with torch.no_grad():
+        model(images(), **common)
+        for call in (model, model.setok, model.get_image_features, model.setok.get_image_features):
+            with pytest.raises(TypeError, match=r"Unknown arguments \['pixel_mask'\]"):
+                call(images(), pixel_mask=torch.ones(3, 24, 24))
+    with pytest.raises(TypeError, match="token_type_ids"):
+        model.get_text_features(torch.ones(1, 2, dtype=torch.long), token_type_ids=torch.ones(1, 2))
+
+
 @encoders
 def test_calibrate(encoder, tmp_path):
     model = tiny_model(encoder).train()
@@ -705,12 +768,17 @@ def test_text_encoder(text, tmp_path):
     input_ids[..., 4] = 1
     attention_mask = torch.ones_like(input_ids)
     labels = torch.tensor([[0, 1], [1, -1], [2, 0]])
-    features = model.get_text_features(input_ids.flatten(0, 1), attention_mask.flatten(0, 1))
+    features = model.get_text_features(input_ids.flatten(0, 1), attention_mask.flatten(0, 1)).pooler_output
     assert features.shape == (6, 8)
     torch.testing.assert_close(features.norm(dim=-1), torch.ones(6))
     again = model.get_text_features(input_ids.flatten(0, 1))  # no dropout in training, no mask is a mask of ones
-    torch.testing.assert_close(again, features)
+    torch.testing.assert_close(again.pooler_output, features)
     states = model.text_model(input_ids=input_ids.flatten(0, 1), attention_mask=attention_mask.flatten(0, 1))
+    assert torch.equal(again.last_hidden_state, states.last_hidden_state) and again.hidden_states is None
+    as_tuple = model.get_text_features(input_ids.flatten(0, 1), return_dict=False)
+    assert isinstance(as_tuple, tuple) and len(as_tuple) == 2
+    more = model.get_text_features(input_ids.flatten(0, 1), output_hidden_states=True)
+    assert len(more.hidden_states) == model.config.text_config.num_hidden_layers + 1
     pooled = states.pooler_output if text in ("clip", "siglip") else states.last_hidden_state.mean(1)
     torch.testing.assert_close(features, unit(model.text_projection(pooled)))
 
@@ -729,7 +797,7 @@ def test_text_encoder(text, tmp_path):
     assert not restored.text_model.training
     for frozen in (model, restored):
         assert all(not p.requires_grad and p.grad is None for p in frozen.text_model.parameters())
-    torch.testing.assert_close(restored.get_text_features(input_ids.flatten(0, 1)), features)
+    torch.testing.assert_close(restored.get_text_features(input_ids.flatten(0, 1)).pooler_output, features)
 
 
 def test_text_without_pooled_output_is_its_mean_over_real_tokens():
@@ -739,8 +807,8 @@ def test_text_without_pooled_output_is_its_mean_over_real_tokens():
     input_ids = torch.randint(3, 20, (2, 6))
     attention_mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]])
     with torch.no_grad():
-        padded = model.get_text_features(input_ids, attention_mask)
-        alone = model.get_text_features(input_ids[:1, :3])
+        padded = model.get_text_features(input_ids, attention_mask).pooler_output
+        alone = model.get_text_features(input_ids[:1, :3]).pooler_output
         hidden = model.text_model(input_ids[:1, :3]).last_hidden_state
         torch.testing.assert_close(alone, unit(model.text_projection(hidden.mean(1))))
     torch.testing.assert_close(padded[0], alone[0])
