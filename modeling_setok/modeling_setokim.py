@@ -257,8 +257,8 @@ class SetokimModel(SetokimPreTrainedModel):
         counts, flat = token_mask.sum(1).tolist(), tokens[token_mask]
         return SetokimImageFeatures(
             last_hidden_state=setok_output.last_hidden_state,
-            hidden_states=setok_output.get("hidden_states"),
-            attentions=setok_output.get("attentions"),
+            hidden_states=setok_output.hidden_states,
+            attentions=setok_output.attentions,
             pooler_output=list(self.multi_modal_projector(flat).split(counts)),
             visual_tokens=list(flat.split(counts)),
             setok_output=setok_output,

@@ -1,4 +1,4 @@
-"""Which attention each part of a model gets, loaded or set: encoders that lack what is asked of all keep their own.
+"""Which attention each part of a model gets when it is loaded or set: encoders that lack one keep their own.
 
 The models of `model_cards/` are real, their encoder is a CNN; two more encoders have some implementations only.
 """
