@@ -24,7 +24,7 @@ from .detokenizer import SetokDetokenizer
 from .diffusion_head import DiffusionHead
 from .generation_setokim import SetokimGenerationMixin
 from .mask_decoder import MaskDecoder, mask_losses
-from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput, _image_size, _patch_dim
+from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput, _image_size, _patch_dim, _refuse_unknown
 from .placeholders import ExpandedSequence, expand_placeholders, gather_positions, past_length
 from .tasks_setokim import SetokimTasksMixin
 
@@ -325,6 +325,7 @@ class SetokimModel(SetokimPreTrainedModel):
         Raises:
             ValueError: images, marks and masks do not match, or a cache does not fit the rest.
         """
+        _refuse_unknown(kwargs, self.language_model)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds.")
         ids = input_ids if inputs_embeds is None else self.find_marks(inputs_embeds)
@@ -557,7 +558,6 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         pixel_values: torch.FloatTensor | None = None,
         masks: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
-        shift_labels: torch.LongTensor | None = None,
         mm_encoder_outputs: dict | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -569,10 +569,12 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
                 `SetokimModel.forward`.
             labels: (B, T), the ids to predict, -100 elsewhere. An `<image>` or `<mask>` that keeps its id is a target:
                 its visual tokens are learned by the diffusion head, their number by the text loss.
-            shift_labels: (B, T), labels that are shifted already, each at the position that predicts it; they go before
-                `labels`. A trainer gives them where it cuts a text into pieces for several devices.
             logits_to_keep: only the last so many positions (0: all), or those of a tensor of indices.
+            kwargs: of the language model, and `shift_labels` (B, T): labels that are shifted already, each at the
+                position that predicts it, in place of `labels`. A trainer gives them where it cuts a text into pieces
+                for several devices.
         """
+        shift_labels = kwargs.pop("shift_labels", None)  # not in the signature: Trainer would ask for all its labels
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
