@@ -42,7 +42,7 @@ class VisualSampler:
         """Visual tokens (n, D) of unit variance for n of the rows."""
         numbers = rows.tolist()
         generators = None if self.generators is None else [self.generators[row] for row in numbers]
-        sampled = head.sample(self.condition[rows], generator=generators, **self.options)
+        sampled = head.sample(self.condition[rows.to(self.condition.device)], generator=generators, **self.options)
         for row, token in zip(numbers, sampled, strict=True):
             self.tokens.setdefault(row, []).append(token)
         return sampled
@@ -173,7 +173,7 @@ class SetokimGenerationMixin(GenerationMixin):
         cache = kwargs.get("past_key_values")
         if not isinstance(output, torch.Tensor):
             cache = output.get("past_key_values")
-        if cache is not None and prompt is not None:
+        if cache is not None and prompt is not None and inputs.shape[1] > prompt.shape[1]:
             cache.num_inserted = inputs.shape[1] - prompt.shape[1]
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         generated = sequences if inputs is None else sequences[:, inputs.shape[1] :]
@@ -256,7 +256,7 @@ class SetokimGenerationMixin(GenerationMixin):
         tokens = visual_sampler.sample(self.diffusion_head, rows)
         inputs_embeds = self.get_input_embeddings()(model_inputs.pop("input_ids"))
         embeds = self.model.multi_modal_projector(tokens).to(inputs_embeds)
-        inputs_embeds[rows, -1] = embeds
+        inputs_embeds[rows.to(inputs_embeds.device), -1] = embeds
         return model_inputs | {"input_ids": None, "inputs_embeds": inputs_embeds}
 
     def _features_of_last(self, length: int, input_ids: torch.LongTensor, features):
@@ -315,7 +315,8 @@ class SetokimGenerationMixin(GenerationMixin):
         image_tokens = self.model.get_image_features(pixel_values.to(self.device)).visual_tokens
         grounded = []
         for tokens, candidates in zip(visual_tokens, image_tokens, strict=True):
-            nearest = torch.cdist(self.model.normalize_tokens(tokens.to(self.device)), candidates.float()).argmin(1)
+            tokens = self.model.normalize_tokens(tokens.to(candidates.device))
+            nearest = torch.cdist(tokens, candidates.float()).argmin(1)
             grounded.append(self.model.denormalize_tokens(candidates[nearest.unique()]))
         return grounded
 
