@@ -100,7 +100,7 @@ class SetokDetokenizer(PreTrainedModel):
     def placement(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, G * G, C) float32 of which token each cell of the grid belongs to; the lowest float on padding."""
         queries, keys = self.place_query(self._cell_code(tokens.dtype)), self.place_key(tokens)
-        logits = (queries @ keys.transpose(1, 2)).float() * queries.shape[-1] ** -0.5
+        logits = (queries.to(keys.device) @ keys.transpose(1, 2)).float() * queries.shape[-1] ** -0.5
         if token_mask is None:
             return logits
         return logits.masked_fill(~token_mask[:, None, :], torch.finfo(logits.dtype).min)
@@ -115,15 +115,16 @@ class SetokDetokenizer(PreTrainedModel):
             Pixels (B, 3, S, S) as normalised by the image processor, S = `config.image_size`.
         """
         config = self.config
+        tokens = tokens.to(self.mask_token.dtype)
         if self.training and config.token_noise > 0:
             real = torch.ones_like(tokens[..., :1]) if token_mask is None else token_mask[..., None].to(tokens.dtype)
             power = (tokens.detach().square() * real).sum() / (real.sum() * tokens.shape[-1]).clamp(min=1)
             tokens = tokens + config.token_noise * power.sqrt() * torch.randn_like(tokens)
         context = self.token_projection(tokens)
         # Every cell starts from its place and the token that belongs there; attention then looks at all of them
-        shares = self.placement(tokens, token_mask).softmax(-1).to(context.dtype)
-        code = nn.functional.linear(self._cell_code(context.dtype), self.token_projection.weight)
-        grid = self.mask_token + code + shares @ context
+        shares = self.placement(tokens, token_mask).softmax(-1).to(tokens)
+        grid = self.token_projection(self._cell_code(tokens.dtype).to(tokens.device) + shares @ tokens)
+        grid = self.mask_token.to(grid.device) + grid
         positions = grid_positions(config.grid_size, config.grid_size, device=tokens.device)
         rotary = rotary_angles(positions, config.hidden_size // config.num_attention_heads, config.rope_theta)
         context_mask = create_bidirectional_mask(config, grid, token_mask, encoder_hidden_states=context)

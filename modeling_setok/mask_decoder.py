@@ -59,7 +59,7 @@ class MaskDecoder(PreTrainedModel):
     config: SetokimMaskDecoderConfig
     base_model_prefix = "mask_decoder"
     main_input_name = "patch_embeddings"
-    _no_split_modules = ["TwoWayBlock"]
+    _no_split_modules = ["MaskDecoder"]  # small, and patches and prompts need one device
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

@@ -77,7 +77,7 @@ class SetokPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SetokBlock"]
+    _no_split_modules = ["SetokBlock", "TokenMerger"]  # the merger's packing is made for one device
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -95,8 +95,8 @@ class SetokPreTrainedModel(PreTrainedModel):
             init.constant_(module.logit_scale, module.config.logit_scale_init)
             if module.setok.token_merger.use_positions:  # painting starts with the places that the merger writes
                 init.copy_(module.detokenizer.position_embedding, module.setok.token_merger.position_embedding)
-            if module.config.concept_names is not None:
-                init.zeros_(module.concept_features)
+        elif isinstance(module, ConceptBank):
+            init.zeros_(module.features)
 
     def set_attn_implementation(self, attn_implementation: str | dict, **kwargs) -> None:
         """As ever, but an encoder that lacks what is asked of the whole keeps its own attention."""
@@ -116,7 +116,7 @@ class SetokModel(SetokPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = [
-        r"^detokenizer\.", r"^visual_projection\.", r"^text_", r"^logit_scale", r"^concept_features"
+        r"^detokenizer\.", r"^visual_projection\.", r"^text_", r"^logit_scale", r"^concept_bank\."
     ]  # fmt: skip
 
     def __init__(self, config: SetokConfig):
@@ -324,6 +324,20 @@ class SetokModel(SetokPreTrainedModel):
         return float(clustering.feature_scale)
 
 
+class ConceptBank(nn.Module):
+    """Text features of `config.concept_names`, saved with the weights; they are no parameters.
+
+    (A module of their own: device maps name parameters and modules, but no buffers.)
+    """
+
+    def __init__(self, num_concepts: int, feature_dim: int):
+        super().__init__()
+        self.register_buffer("features", torch.zeros(num_concepts, feature_dim))
+
+    def forward(self) -> torch.Tensor:
+        return self.features
+
+
 class SetokForPreTraining(SetokPreTrainedModel):
     """SeTok with its detokenizer and the joint space of tokens and text: what stage 0 trains (Eq. 3).
 
@@ -344,7 +358,7 @@ class SetokForPreTraining(SetokPreTrainedModel):
         if config.text_config is not None:
             self.text_model = _with_attention_of(config, _text_model, config.text_config)
         if config.concept_names is not None:
-            self.register_buffer("concept_features", torch.zeros(len(config.concept_names), config.text_feature_dim))
+            self.concept_bank = ConceptBank(len(config.concept_names), config.text_feature_dim)
         self.post_init()
         self.train()
 
@@ -442,9 +456,10 @@ class SetokForPreTraining(SetokPreTrainedModel):
                 concept_attention_mask = concept_attention_mask.flatten(0, 1)
             texts = self.get_text_features(concept_input_ids.flatten(0, 1), concept_attention_mask, return_dict=True)
             texts = texts.pooler_output.unflatten(0, concept_input_ids.shape[:2])
-        return concept_contrastive_loss(
-            image_features, texts, concept_labels, self.inverse_temperature, form=self.config.contrastive_form
+        texts, concept_labels, scale = (
+            x.to(image_features.device) for x in (texts, concept_labels, self.inverse_temperature)
         )
+        return concept_contrastive_loss(image_features, texts, concept_labels, scale, form=self.config.contrastive_form)
 
     def placement_loss(self, setok_output: SetokModelOutput) -> torch.Tensor:
         """Cross-entropy (), float32, of the detokenizer's placement with the clusters that the tokens were made of."""
@@ -511,7 +526,7 @@ class SetokForPreTraining(SetokPreTrainedModel):
         """Unit-length features (V, P) of the concept bank, in the space of the projected tokens."""
         if self.config.concept_names is None:
             raise ValueError("This model has no concept bank: call set_concepts(names, text_features) first.")
-        return unit(self.text_projection(self.concept_features.to(self.text_projection.weight.dtype)))
+        return unit(self.text_projection(self.concept_bank().to(self.logit_scale.dtype)))
 
     def set_concepts(self, names: list[str], text_features: torch.Tensor) -> None:
         """Fills the concept bank.
@@ -527,12 +542,13 @@ class SetokForPreTraining(SetokPreTrainedModel):
             )
         self.config.concept_names = list(names)
         self.config.validate_concept_names()
-        features = text_features.detach().to(self.text_projection.weight)
-        self.register_buffer("concept_features", features.clone())
+        self.concept_bank = ConceptBank(*text_features.shape).to(self.logit_scale)
+        self.concept_bank.features.copy_(text_features)
 
     def token_concept_logits(self, tokens: torch.Tensor) -> torch.Tensor:
         """Scaled similarity (B, C, V) of every concept token (B, C, D) to every concept of the bank."""
-        return self.inverse_temperature * unit(self.visual_projection(tokens)) @ self.bank_features().T
+        features = unit(self.visual_projection(tokens))
+        return self.inverse_temperature.to(features.device) * features @ self.bank_features().to(features.device).T
 
     def concept_logits(self, tokens: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """Scaled similarity (B, V) of whole images, V^I of Eq. 5, to every concept of the bank."""

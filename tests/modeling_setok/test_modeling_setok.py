@@ -5,9 +5,12 @@ import logging
 
 import pytest
 import torch
+from accelerate import cpu_offload, disk_offload, infer_auto_device_map
+from accelerate.utils import check_device_map, compute_module_sizes
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
+from transformers.integrations.accelerate import infer_auto_device_map as transformers_device_map
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokModel, SetokModelOutput, cluster_tokens
@@ -342,6 +345,54 @@ def test_device_map(device_map, tmp_path):
     pixels = images()
     with torch.no_grad():
         torch.testing.assert_close(placed.reconstruct(pixels), model.reconstruct(pixels))
+
+
+@pytest.mark.parametrize("model_class", [SetokModel, SetokForPreTraining])
+def test_device_maps_that_split_the_model(model_class):
+    """A place for every tensor, however little memory there is before the disk; made without weights."""
+    with torch.device("meta"):
+        model = model_class(tiny_config())
+    total = compute_module_sizes(model)[""]
+    numbers = []
+    for tenths in range(1, 10):
+        memory = {"cpu": total * tenths // 10}
+        for infer in (infer_auto_device_map, transformers_device_map):
+            device_map = infer(model, max_memory=memory, no_split_module_classes=model._no_split_modules)
+            check_device_map(model, device_map)
+            numbers.append(len(set(device_map.values())))
+            assert not [name for name in device_map if "token_merger." in name]  # which stays whole
+    assert max(numbers) == 2
+
+
+@pytest.mark.parametrize("offload", ["cpu", "disk"])
+def test_offloaded_weights_are_read_through_their_modules(offload, tmp_path):
+    """Each module's weights are there only while it runs."""
+    model = tiny_model("resnet")
+    pixels, labels = images(), torch.tensor([[0, 1], [1, -1], [2, 0]])
+    with torch.no_grad():
+        expected = model(pixels, torch.zeros(3, 3, 6, 6), labels)
+        reconstruction = model.reconstruct(pixels)
+        if offload == "cpu":
+            cpu_offload(model, execution_device="cpu", offload_buffers=True)
+        else:
+            disk_offload(model, tmp_path, execution_device="cpu", offload_buffers=True)
+        assert all(parameter.is_meta for parameter in model.parameters())
+        got = model(pixels, torch.zeros(3, 3, 6, 6), labels)
+        torch.testing.assert_close(model.reconstruct(pixels), reconstruction, rtol=0, atol=1e-5)
+    for name in ("loss", "reconstruction", "logits_per_image"):
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-5, atol=1e-5)
+
+
+def test_a_loaded_detokenizer_can_be_on_disk(tmp_path):
+    """As the device map of a model that is too large does it."""
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    device_map = {name: "cpu" for name, _ in model.named_children()} | {"logit_scale": "cpu", "detokenizer": "disk"}
+    placed = SetokForPreTraining.from_pretrained(tmp_path, device_map=device_map, offload_folder=tmp_path / "off")
+    assert all(parameter.is_meta for parameter in placed.detokenizer.parameters())
+    pixels = images()
+    with torch.no_grad():
+        torch.testing.assert_close(placed.reconstruct(pixels), model.reconstruct(pixels), rtol=0, atol=1e-5)
 
 
 def test_blocks_are_not_split_over_devices():
@@ -688,7 +739,7 @@ def test_loss_is_the_weighted_sum_of_its_parts():
         tokens = outputs.setok_output
         mean = torch.stack([t[m].mean(0) for t, m in zip(tokens.last_hidden_state, tokens.token_mask, strict=True)])
         features = unit(model.visual_projection(mean))
-        texts = unit(model.text_projection(model.concept_features))
+        texts = unit(model.text_projection(model.concept_bank.features))
         torch.testing.assert_close(outputs.image_features, features)
         scale = model.logit_scale.exp()
         torch.testing.assert_close(outputs.logits_per_image, scale * features @ texts.T)
@@ -821,7 +872,7 @@ def test_concept_bank_can_be_replaced(tmp_path):
     features = torch.randn(5, 6)
     model.set_concepts(["a", "b", "c", "d", "e"], features)
     features.zero_()  # the bank keeps its own copy
-    assert model.concept_features.abs().min() > 0
+    assert model.concept_bank.features.abs().min() > 0
     model.save_pretrained(tmp_path)
     restored = SetokForPreTraining.from_pretrained(tmp_path)
     assert restored.config.concept_names == ["a", "b", "c", "d", "e"]

@@ -177,7 +177,7 @@ def test_folders_without_a_trained_model_are_refused(model, folder, run, tmp_pat
     (tmp_path / "model" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     refused("header")
     model.setok.save_pretrained(tmp_path / "model")
-    refused(r"weights lack \d+ tensors, such as concept_features")
+    refused(r"weights lack \d+ tensors, such as concept_bank.features")
 
 
 def test_without_a_setokim_there_are_tokens_and_a_message(run, folder, tmp_path):

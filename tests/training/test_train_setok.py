@@ -74,7 +74,7 @@ def test_every_part_of_the_loss_is_logged_and_adds_up(tmp_path):
     assert (tmp_path / "run" / "samples" / "step-000004.png").is_file()
     saved = load_file(tmp_path / "run" / "model.safetensors")
     assert saved["setok.token_clustering.feature_scale"] > 0
-    assert saved["concept_features"].shape == (60, trainer.model.config.text_feature_dim)
+    assert saved["concept_bank.features"].shape == (60, trainer.model.config.text_feature_dim)
 
 
 def test_accumulation_does_not_scale_the_loss(tmp_path):
