@@ -12,7 +12,7 @@ from torch import nn
 from transformers.masking_utils import create_bidirectional_mask
 
 from .token_clustering import TokenClusters
-from .transformer import SetokBlock, grid_positions, place_code, rotary_angles
+from .transformer import SetokBlock, attend_segments, grid_positions, place_code, rotary_angles
 
 
 @dataclass
@@ -63,24 +63,20 @@ class ClusterPacking:
             first = last
         return buckets
 
-    def attend(self, attend, module, query, key, value) -> tuple[torch.Tensor, None]:
+    def attend(self, attend, module, query, key, value) -> torch.Tensor:
         """Attention within clusters for (1, heads, T, dim) queries, keys and values; returns (1, T, heads, dim)."""
         implementation = module.config._attn_implementation
         if "flash" in implementation:
-            ends = torch.cat([self.sizes.new_zeros(1), self.sizes.cumsum(0)]).to(torch.int32)
             longest = int(self.sizes[0])
-            return attend(
-                module, query, key, value, None, scaling=module.scaling,
-                cu_seq_lens_q=ends, cu_seq_lens_k=ends, max_length_q=longest, max_length_k=longest,
-            )  # fmt: skip
+            return attend_segments(attend, module, query, key, value, self.sizes, self.sizes, (longest, longest))
         if "flex" in implementation:
-            return attend(module, query, key, value, self.attention_mask, scaling=module.scaling)
+            return attend(module, query, key, value, self.attention_mask, scaling=module.scaling)[0]
         outputs = []
         for first, last, index, mask in self.buckets:
             spread = [x[0, :, first:last][:, index].transpose(0, 1) for x in (query, key, value)]  # (n, heads, L, dim)
             output, _ = attend(module, *spread, mask, scaling=module.scaling)  # (n, L, heads, dim)
             outputs.append(output[mask[:, 0, 0]])
-        return torch.cat(outputs)[None], None
+        return torch.cat(outputs)[None]
 
 
 class TokenMerger(nn.Module):

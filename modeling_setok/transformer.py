@@ -66,6 +66,50 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+def attend_segments(
+    attend,
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_counts: torch.LongTensor,
+    key_counts: torch.LongTensor,
+    longest: tuple[int, int],
+) -> torch.Tensor:
+    """Flash attention within segments of packed sequences: `query` (1, heads, Q, dim), `key` and `value` (1, heads, K,
+    dim) are S segments each, one after the other, of `query_counts` (S,) and `key_counts` (S,).
+
+    `longest`: no segment of queries, none of keys, is longer. Returns (1, Q, heads, dim).
+    """
+    ends_q, ends_k = (
+        nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32) for counts in (query_counts, key_counts)
+    )
+    output, _ = attend(
+        module, query, key, value, None, scaling=module.scaling,
+        cu_seq_lens_q=ends_q, cu_seq_lens_k=ends_k, max_length_q=longest[0], max_length_k=longest[1],
+    )  # fmt: skip
+    return output
+
+
+def attend_real_keys(
+    attend, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_mask: torch.Tensor
+) -> torch.Tensor:
+    """Flash attention of all queries (B, heads, Q, dim) to the keys (B, heads, K, dim) that `key_mask` (B, K) marks.
+
+    Flash attention knows no mask but packed sequences. (transformers would pack the queries by the keys' mask, too,
+    which is right only where both are the same sequence.) Returns (B, Q, heads, dim).
+    """
+    batch, heads, length, _ = query.shape
+    key_mask = key_mask.to(torch.bool)
+    key, value = (x.transpose(1, 2)[key_mask].transpose(0, 1)[None] for x in (key, value))
+    query = query.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None]
+    key_counts = key_mask.sum(1)
+    query_counts = torch.full_like(key_counts, length)
+    longest = (length, key_mask.shape[1])
+    output = attend_segments(attend, module, query, key, value, query_counts, key_counts, longest)
+    return output.unflatten(1, (batch, length))[0]
+
+
 class SetokAttention(nn.Module):
     """Multi-head attention of a sequence to itself or to `key_value_states`, with optional rotary positions.
 
@@ -97,6 +141,7 @@ class SetokAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """`packing` (a `ClusterPacking`) restricts attention to clusters of a packed sequence, in place of a mask.
 
+        `attention_mask` is what transformers makes for the implementation: with flash attention, of the keys (B, K).
         `value_states` are attended to in place of `key_value_states`, which then only say where to look.
         """
         source = hidden_states if key_value_states is None else key_value_states
@@ -107,11 +152,14 @@ class SetokAttention(nn.Module):
         )
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        if packing is None:
-            output, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling)
+        implementation, weights = self.config._attn_implementation, None
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        if packing is not None:
+            output = packing.attend(attend, self, query, key, value)
+        elif "flash" in implementation and attention_mask is not None:
+            output = attend_real_keys(attend, self, query, key, value, attention_mask)
         else:
-            output, weights = packing.attend(attend, self, query, key, value)
+            output, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling)
         return self.out_proj(output.flatten(2)), weights
 
 
