@@ -4,6 +4,7 @@ Inside an image the language model says whether another visual token follows (`<
 the diffusion head then samples the token from the hidden state before it, and the sample is what the model reads next.
 """
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import torch
@@ -46,6 +47,11 @@ class VisualSampler:
         for row, token in zip(numbers, sampled, strict=True):
             self.tokens.setdefault(row, []).append(token)
         return sampled
+
+
+# Of the `generate` call under way in this thread. It is no keyword of the model's: assistants and adapters, which come
+# between, would pass it on to models that do not know it.
+CURRENT_SAMPLER: ContextVar[VisualSampler | None] = ContextVar("CURRENT_SAMPLER", default=None)
 
 
 class VisualTokenLogitsProcessor(LogitsProcessor):
@@ -166,9 +172,11 @@ class SetokimGenerationMixin(GenerationMixin):
             generators=_row_generators(generator, num_rows, sampling=option("do_sample", False)),
             options={"num_steps": num_steps, "guidance_scale": guidance_scale, "temperature": temperature},
         )
-        if not text_only:  # other models take part where text alone is generated, and they do not know it
-            kwargs["visual_sampler"] = sampler
-        output = super().generate(inputs, *args, **kwargs)
+        token = CURRENT_SAMPLER.set(None if text_only else sampler)
+        try:
+            output = super().generate(inputs, *args, **kwargs)
+        finally:
+            CURRENT_SAMPLER.reset(token)
 
         cache = kwargs.get("past_key_values")
         if not isinstance(output, torch.Tensor):
@@ -231,13 +239,11 @@ class SetokimGenerationMixin(GenerationMixin):
         return input_ids.masked_fill(input_ids < 0, self.config.mask_token_id), kwargs
 
     def _update_model_kwargs_for_generation(self, outputs, model_kwargs, *args, **kwargs):
-        if (sampler := model_kwargs.get("visual_sampler")) is not None:
+        if (sampler := CURRENT_SAMPLER.get()) is not None:
             sampler.condition = outputs.last_hidden_state[:, -1]
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
-    def prepare_inputs_for_generation(
-        self, input_ids, past_key_values=None, inputs_embeds=None, visual_sampler=None, **kwargs
-    ):
+    def prepare_inputs_for_generation(self, input_ids, past_key_values=None, inputs_embeds=None, **kwargs):
         model_inputs = super().prepare_inputs_for_generation(
             input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, **kwargs
         )
@@ -246,14 +252,15 @@ class SetokimGenerationMixin(GenerationMixin):
             name = "input_ids" if model_inputs.get("input_ids") is not None else "inputs_embeds"
             features = self._features_of_last(model_inputs[name].shape[1], input_ids, features)
             model_inputs["mm_encoder_outputs"] = {"image": features}
-        if visual_sampler is None or visual_sampler.condition is None:
+        sampler = CURRENT_SAMPLER.get()
+        if sampler is None or sampler.condition is None:
             return model_inputs
         rows = (input_ids[:, -1] == self.config.image_token_id).nonzero()[:, 0]
         if len(rows) == 0:
             return model_inputs
         if not kwargs.get("use_cache", True):
             raise ValueError("Generating images needs the cache: set use_cache=True.")
-        tokens = visual_sampler.sample(self.diffusion_head, rows)
+        tokens = sampler.sample(self.diffusion_head, rows)
         inputs_embeds = self.get_input_embeddings()(model_inputs.pop("input_ids"))
         embeds = self.model.multi_modal_projector(tokens).to(inputs_embeds)
         inputs_embeds[rows.to(inputs_embeds.device), -1] = embeds

@@ -335,7 +335,10 @@ class SetokimModel(SetokimPreTrainedModel):
         if features is not None:
             expanded = self._expand(ids, attention_mask, position_ids, features, past)
         if expanded is not None:
-            ids, attention_mask, position_ids = expanded.input_ids, expanded.attention_mask, expanded.position_ids
+            ids, position_ids = expanded.input_ids, expanded.position_ids
+            attention_mask = expanded.attention_mask
+            if past:
+                attention_mask = torch.cat([expanded.past_mask, attention_mask], dim=1)
             inputs_embeds = gather_positions(inputs_embeds, expanded.source_positions)
         if past and has_mask and attention_mask.shape[1] != past + ids.shape[1]:
             raise ValueError(
@@ -398,15 +401,11 @@ class SetokimModel(SetokimPreTrainedModel):
                 f"Image features and image tokens do not match, tokens: {found}, features: {len(counts)}: the text "
                 "needs one <image> for each image."
             )
-        if past:
+        expected = (len(input_ids), past + input_ids.shape[1])
+        if attention_mask is not None and attention_mask.shape != expected:
             raise ValueError(
-                "With a filled cache, a forward takes no images that are yet to be expanded: let generate() go on from "
-                "the cache, with all pixel_values of the conversation."
-            )
-        if attention_mask is not None and attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"With images, attention_mask must be (batch, length) = {tuple(input_ids.shape)}, as the text, got "
-                f"{tuple(attention_mask.shape)}."
+                f"With images, attention_mask must be (batch, length) = {expected}, of the {past} positions in the "
+                f"cache and the text, got {tuple(attention_mask.shape)}."
             )
         if position_ids is not None and position_ids.shape[-1] != input_ids.shape[1]:
             raise ValueError(
@@ -415,7 +414,7 @@ class SetokimModel(SetokimPreTrainedModel):
             )
         counts = torch.tensor(counts, device=input_ids.device)
         return expand_placeholders(
-            input_ids, attention_mask, position_ids, is_placeholder, counts, self.config.image_token_id
+            input_ids, attention_mask, position_ids, is_placeholder, counts, self.config.image_token_id, past
         )
 
     def _embed(

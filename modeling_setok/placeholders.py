@@ -12,11 +12,13 @@ class ExpandedSequence(ModelOutput):
 
     `input_ids`, `attention_mask`, `position_ids` (B, T'). `compact_positions` (B, T): where each compact position ended
     up, of a placeholder its last visual token. `source_positions` (B, T'): the compact position that each came from.
+    `past_mask` (B, past): the attention mask of what a cache holds already.
     `hidden_states` (B, T', hidden): of the language model, once it ran.
     """
 
     input_ids: torch.LongTensor | None = None
     attention_mask: torch.LongTensor | None = None
+    past_mask: torch.LongTensor | None = None
     position_ids: torch.LongTensor | None = None
     compact_positions: torch.LongTensor | None = None
     source_positions: torch.LongTensor | None = None
@@ -30,14 +32,17 @@ def expand_placeholders(
     is_placeholder: torch.BoolTensor,
     counts: torch.LongTensor,
     image_token_id: int,
+    past: int = 0,
 ) -> ExpandedSequence:
     """Repeats each placeholder of a batch (B, T) as often as `counts` (P,), in reading order, says.
 
-    `attention_mask` and `position_ids` (B, T) are those of the compact text: an image takes as many positions as it has
-    tokens, and what comes after it moves up.
+    `position_ids` (B, T) are those of the compact text: an image takes as many positions as it has tokens, and what
+    comes after it moves up. `attention_mask` (B, past + T) is of the compact text as well, after `past` positions that
+    are in a cache, as they are.
     """
     if attention_mask is None:
-        attention_mask = torch.ones_like(input_ids)
+        attention_mask = input_ids.new_ones(len(input_ids), past + input_ids.shape[1])
+    past_mask, attention_mask = attention_mask[:, :past], attention_mask[:, past:]
     repeats = torch.ones_like(input_ids)
     repeats[is_placeholder] = counts
     ends = repeats.cumsum(1)
@@ -49,12 +54,13 @@ def expand_placeholders(
     mask = attention_mask.gather(1, source) * (positions >= 0)
     ids = input_ids.gather(1, source).masked_fill(is_placeholder.gather(1, source), image_token_id)
     if position_ids is None:
-        position_ids = mask.long().cumsum(1) - 1
+        position_ids = past_mask.long().sum(1, keepdim=True) + mask.long().cumsum(1) - 1
     else:
         position_ids = position_ids.expand_as(input_ids).gather(1, source) + positions - source
     return ExpandedSequence(
         input_ids=ids.masked_fill(positions < 0, 0),  # whatever stands on padding, it must not look like an image
         attention_mask=mask,
+        past_mask=past_mask,
         position_ids=position_ids.clamp(min=0),
         compact_positions=ends - 1 + shift,
         source_positions=source,

@@ -130,7 +130,7 @@ def test_a_cache_and_a_text_that_do_not_fit_are_refused(processor, model):
     mask = torch.ones(1, inputs["input_ids"].shape[1] + 1, dtype=torch.long)
     with pytest.raises(ValueError, match="A cache counts an image's visual tokens, not its one <image>"):
         model(**step, attention_mask=mask)
-    with pytest.raises(ValueError, match="With a filled cache, a forward takes no images"):
+    with pytest.raises(ValueError, match="attention_mask must be .* of the .* positions in the cache and the text"):
         model(**inputs, past_key_values=cache)
 
 
@@ -148,6 +148,28 @@ def test_a_manual_loop_over_the_cache(processor, model):
             break
         outputs = model(ids[-1], past_key_values=outputs.past_key_values, use_cache=True)
     assert torch.cat(ids, dim=1).equal(expected[:, inputs["input_ids"].shape[1] :])
+
+
+def test_a_forward_with_images_after_a_cache(processor, model):
+    """Piece by piece, rows of different length apart, as in one piece."""
+    whole = inputs_of(processor, [f"{IMAGE} one {IMAGE} two"] * 2, "left")
+    cut = 1 + whole["input_ids"].tolist()[0].index(processor.image_end_token_id)
+    assert whole["attention_mask"].all() and (whole["input_ids"][:, cut - 2] == processor.image_token_id).all()
+    expected = model(**whole).logits
+    pixel_values = whole["pixel_values"]
+    first = model(whole["input_ids"][:, :cut], pixel_values=pixel_values[[0, 2]], use_cache=True)
+    past = first.past_key_values.get_seq_length()
+    counts = [len(tokens) for tokens in model.get_image_features(pixel_values).pooler_output]
+    past_mask = torch.ones(2, past, dtype=torch.long)
+    for row, count in enumerate((counts[0], counts[2])):  # on the left, where the shorter image is padded
+        past_mask[row, : max(counts[0], counts[2]) - count] = 0
+    second = model(
+        whole["input_ids"][:, cut:],
+        attention_mask=torch.cat([past_mask, torch.ones_like(whole["input_ids"][:, cut:])], dim=1),
+        pixel_values=pixel_values[[1, 3]],
+        past_key_values=first.past_key_values,
+    )
+    torch.testing.assert_close(torch.cat([first.logits, second.logits], dim=1), expected, rtol=1e-4, atol=1e-4)
 
 
 # modes of generation that give text alone
@@ -243,6 +265,26 @@ def test_gradient_checkpointing_in_training_is_no_time_to_generate(processor, mo
 def test_a_number_is_no_generator(processor, model):
     with pytest.raises(TypeError, match="must be a torch.Generator or a list of them, got 3"):
         greedy(model, inputs_of(processor, ["paint: [Img]"]), generator=3)
+
+
+@pytest.mark.parametrize("name", ["PromptTuningConfig", "PrefixTuningConfig"])
+def test_soft_prompts_of_peft(processor, model, name):
+    """Which go in as embeddings, or as a cache: every row sees its images, in training and in generation."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(model, getattr(peft, name)(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    inputs = inputs_of(processor, TEXTS, "left")
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    labels[(labels == model.config.image_token_id) | (labels == model.config.image_start_token_id)] = -100
+    losses = []
+    for pixel_values in (inputs["pixel_values"], inputs["pixel_values"].flip(0)):
+        losses.append(adapted(**inputs | {"pixel_values": pixel_values}, labels=labels).loss)
+    assert (losses[0] - losses[1]).abs() > 1e-4
+    losses[0].backward()
+    assert all(p.grad.abs().max() > 0 for p in adapted.parameters() if p.requires_grad)
+    answers = adapted.eval().generate(**inputs, max_new_tokens=5, do_sample=False)[:, -5:]
+    alone = inputs_of(processor, TEXTS[:1])
+    assert adapted.generate(**alone, max_new_tokens=5, do_sample=False)[0, -5:].equal(answers[0])
 
 
 # labels
