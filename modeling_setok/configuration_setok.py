@@ -108,6 +108,7 @@ class SetokConfig(PreTrainedConfig):
     """
 
     model_type = "setok"
+    keys_to_ignore_at_inference = ["setok_output", "grid_size"]  # their lengths differ from batch to batch
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(
             config_class=AutoConfig,

@@ -383,10 +383,11 @@ class SetokForPreTraining(SetokPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         target_pixel_values: torch.Tensor | None = None,
-        concept_labels: torch.LongTensor | None = None,
+        concept_ids: torch.LongTensor | None = None,
         concept_input_ids: torch.LongTensor | None = None,
         concept_attention_mask: torch.LongTensor | None = None,
         patch_mask: torch.Tensor | None = None,
+        return_loss: bool = True,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -395,15 +396,18 @@ class SetokForPreTraining(SetokPreTrainedModel):
         Args:
             pixel_values: (B, 3, H, W) float, from the image processor.
             target_pixel_values: (B, 3, S, S), the image that the detokenizer should paint, S =
-                `config.detokenizer_config.image_size`; `None`: nothing is painted.
-            concept_labels: (B, K) long, one number per concept name in the image, -1 for none. Without
-                `concept_input_ids` they index `config.concept_names`.
+                `config.detokenizer_config.image_size`. `None`: `pixel_values`, resized; nothing where there are
+                `concept_ids`, which are another thing to learn.
+            concept_ids: (B, K) long, one number per concept name in the image, -1 for none. Without
+                `concept_input_ids` they index `config.concept_names`. (No "labels", without which Trainer would
+                evaluate no loss.)
             concept_input_ids: (B, K, L) long, the tokenised prompts of the concepts for the text encoder.
             concept_attention_mask: (B, K, L), 0 on the padding of prompts.
+            return_loss: `False` paints nothing and gives no loss: the tokens and what they show, at less cost.
             patch_mask, output_hidden_states, output_attentions: see `SetokModel.forward`.
         """
-        if concept_labels is None and concept_input_ids is not None:
-            raise ValueError("The contrastive loss needs concept_labels: which of the batch's concepts are the same.")
+        if concept_ids is None and concept_input_ids is not None:
+            raise ValueError("The contrastive loss needs concept_ids: which of the batch's concepts are the same.")
         config = self.config
         setok_output = self.setok(
             pixel_values, patch_mask, output_hidden_states, output_attentions, return_dict=True, **kwargs
@@ -413,7 +417,9 @@ class SetokForPreTraining(SetokPreTrainedModel):
 
         losses = {}
         reconstruction = None
-        if target_pixel_values is not None:
+        if return_loss and target_pixel_values is None and concept_ids is None:
+            target_pixel_values = self._own_targets(pixel_values)
+        if return_loss and target_pixel_values is not None:
             reconstruction = self.detokenize(tokens, token_mask)
             if target_pixel_values.shape != reconstruction.shape:
                 raise ValueError(
@@ -423,17 +429,20 @@ class SetokForPreTraining(SetokPreTrainedModel):
             losses["reconstruction_loss"] = nn.functional.mse_loss(reconstruction.float(), target_pixel_values.float())
             if config.placement_weight > 0:
                 losses["placement_loss"] = self.placement_loss(setok_output)
-        if concept_labels is not None:
+        if return_loss and concept_ids is not None:
             losses["contrastive_loss"] = self.contrastive_loss(
-                image_features, concept_labels, concept_input_ids, concept_attention_mask
+                image_features, concept_ids, concept_input_ids, concept_attention_mask
             )
         weights = {
             "reconstruction_loss": config.reconstruction_weight,
             "contrastive_loss": config.contrastive_weight,
             "placement_loss": config.placement_weight,
         }
+        loss = sum(weights[name] * loss for name, loss in losses.items()) if losses else None
+        if self.training and losses:
+            loss = loss + self._idle_parts(losses, tokens, image_features)
         return SetokForPreTrainingOutput(
-            loss=sum(weights[name] * loss for name, loss in losses.items()) if losses else None,
+            loss=loss,
             **losses,
             reconstruction=reconstruction,
             image_features=image_features,
@@ -441,25 +450,42 @@ class SetokForPreTraining(SetokPreTrainedModel):
             setok_output=setok_output,
         )
 
+    def _own_targets(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        size = self.config.detokenizer_config.image_size
+        return nn.functional.interpolate(pixel_values, (size, size), mode="bilinear", antialias=True)
+
+    def _idle_parts(
+        self, losses: dict[str, torch.Tensor], tokens: torch.Tensor, image_features: torch.Tensor
+    ) -> torch.Tensor | float:
+        """Zero, computed with the parts that no loss of this batch needs: every part takes part in every step, since
+        DDP waits for the gradient of each, and stops where there is none."""
+        idle = 0.0
+        if "contrastive_loss" not in losses:
+            text_features = self.text_projection(image_features.new_zeros(1, self.config.text_feature_dim))
+            idle = idle + image_features.sum() + text_features.sum() + self.logit_scale
+        if "reconstruction_loss" not in losses and any(p.requires_grad for p in self.detokenizer.parameters()):
+            idle = idle + self.detokenize(tokens[:1, :1].detach()).sum()
+        return 0.0 * idle
+
     def contrastive_loss(
         self,
         image_features: torch.Tensor,
-        concept_labels: torch.LongTensor,
+        concept_ids: torch.LongTensor,
         concept_input_ids: torch.LongTensor | None = None,
         concept_attention_mask: torch.LongTensor | None = None,
     ) -> torch.Tensor:
         """Eq. 7 for unit-length image features (B, P); the concepts as in `forward`."""
         if concept_input_ids is None:
-            texts = self.bank_features()[concept_labels.clamp(min=0)]
+            texts = self.bank_features()[concept_ids.clamp(min=0)]
         else:
             if concept_attention_mask is not None:
                 concept_attention_mask = concept_attention_mask.flatten(0, 1)
             texts = self.get_text_features(concept_input_ids.flatten(0, 1), concept_attention_mask, return_dict=True)
             texts = texts.pooler_output.unflatten(0, concept_input_ids.shape[:2])
-        texts, concept_labels, scale = (
-            x.to(image_features.device) for x in (texts, concept_labels, self.inverse_temperature)
+        texts, concept_ids, scale = (
+            x.to(image_features.device) for x in (texts, concept_ids, self.inverse_temperature)
         )
-        return concept_contrastive_loss(image_features, texts, concept_labels, scale, form=self.config.contrastive_form)
+        return concept_contrastive_loss(image_features, texts, concept_ids, scale, form=self.config.contrastive_form)
 
     def placement_loss(self, setok_output: SetokModelOutput) -> torch.Tensor:
         """Cross-entropy (), float32, of the detokenizer's placement with the clusters that the tokens were made of."""

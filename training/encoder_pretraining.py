@@ -23,13 +23,11 @@ class SetokEncoderPretraining(SetokForPreTraining):
         self.pixel_head = nn.Linear(self.setok.token_merger.patch_norm.normalized_shape[0], 3 * PIXELS**2)
         self.post_init()
 
-    def forward(
-        self, pixel_values: torch.Tensor, concept_labels: torch.LongTensor, **kwargs
-    ) -> SetokForPreTrainingOutput:
-        """pixel_values (B, 3, H, W) and concept_labels (B, K) as in `SetokForPreTraining.forward`."""
+    def forward(self, pixel_values: torch.Tensor, concept_ids: torch.LongTensor, **kwargs) -> SetokForPreTrainingOutput:
+        """pixel_values (B, 3, H, W) and concept_ids (B, K) as in `SetokForPreTraining.forward`."""
         patch_embeddings, (height, width) = self.setok.get_patch_embeddings(pixel_values)
         image_features = unit(self.visual_projection(self.setok.token_merger.project(patch_embeddings.mean(1))))
-        contrastive_loss = self.contrastive_loss(image_features, concept_labels)
+        contrastive_loss = self.contrastive_loss(image_features, concept_ids)
         target = F.interpolate(pixel_values, (PIXELS * height, PIXELS * width), mode="area")
         target = F.pixel_unshuffle(target, PIXELS).flatten(2).transpose(1, 2)
         reconstruction_loss = F.mse_loss(self.pixel_head(patch_embeddings).float(), target)

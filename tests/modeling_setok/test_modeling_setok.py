@@ -9,7 +9,7 @@ from accelerate import cpu_offload, disk_offload, infer_auto_device_map
 from accelerate.utils import check_device_map, compute_module_sizes
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, Trainer, TrainingArguments
 from transformers.integrations.accelerate import infer_auto_device_map as transformers_device_map
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -78,7 +78,7 @@ def training_step(model: SetokForPreTraining, pixels: torch.Tensor) -> SetokForP
     targets = torch.randn(len(pixels), 3, size, size, generator=generator)
     labels = torch.tensor([[0, 1], [1, -1], [2, 0]])
     model.zero_grad()
-    outputs = model(pixels, target_pixel_values=targets, concept_labels=labels)
+    outputs = model(pixels, target_pixel_values=targets, concept_ids=labels)
     outputs.loss.backward()
     return outputs
 
@@ -197,6 +197,57 @@ def test_every_parameter_gets_a_gradient(encoder):
     assert frozen == {"dinov2": {"mask_token"}, "dinov2_registers": {"mask_token"}, "vit": {"weight", "bias"}}.get(
         encoder, set()
     )
+
+
+@pytest.mark.parametrize("inputs", [(), ("concept_ids",), ("target_pixel_values",)], ids=str)
+@pytest.mark.parametrize("bank", [NAMES, None], ids=["bank", "no bank"])
+def test_every_part_takes_part_whatever_a_batch_holds(inputs, bank):
+    """For DDP: a part that a batch has nothing for gets a gradient of zero."""
+    if bank is None and "concept_ids" in inputs:
+        pytest.skip("needs a bank")
+    model = tiny_model(concept_names=bank).train()
+    given = {"concept_ids": torch.tensor([[0], [1], [-1]]), "target_pixel_values": torch.randn(3, 3, 6, 6)}
+    outputs = model(images(), **{name: given[name] for name in inputs})
+    outputs.loss.backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    idle = {"detokenizer"} if "concept_ids" in inputs else {"visual_projection", "text_projection", "logit_scale"}
+    still = {name.split(".")[0] for name, gradient in gradients(model).items() if gradient.abs().max() == 0}
+    assert still == idle
+
+
+def test_pictures_alone_are_what_is_painted():
+    """And nothing is painted where no loss is asked for."""
+    model = tiny_model()
+    pixels = images()
+    small = nn.functional.interpolate(pixels, (6, 6), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        outputs, expected = model(pixels), model(pixels, target_pixel_values=small)
+        torch.testing.assert_close(outputs.loss, expected.loss)
+        torch.testing.assert_close(outputs.loss, outputs.reconstruction_loss)
+        labelled = model(pixels, concept_ids=torch.zeros(3, 1, dtype=torch.long))
+        assert labelled.reconstruction is None and labelled.contrastive_loss is not None
+        for given in ({}, {"target_pixel_values": small, "concept_ids": torch.zeros(3, 1, dtype=torch.long)}):
+            quiet = model(pixels, return_loss=False, **given)
+            assert quiet.loss is None and quiet.reconstruction is None and quiet.contrastive_loss is None
+            torch.testing.assert_close(quiet.logits_per_image, expected.logits_per_image)
+
+
+def test_a_plain_trainer_on_pictures_alone(tmp_path):
+    model = tiny_model(concept_names=None)
+    rows = [{"pixel_values": picture} for picture in images(8)]
+    args = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=4, per_device_eval_batch_size=4, max_steps=30, learning_rate=3e-3,
+        report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no",
+    )  # fmt: skip
+    trainer = Trainer(model, args, train_dataset=rows, eval_dataset=rows)
+    before = trainer.evaluate()["eval_loss"]
+    with torch.no_grad():
+        halves = [model(torch.stack([row["pixel_values"] for row in rows[i : i + 4]])).loss for i in (0, 4)]
+    assert before == pytest.approx(float(sum(halves)) / 2, rel=1e-4)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < 0.8 * before
+    predictions = trainer.predict(rows)
+    assert predictions.metrics["test_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-4)
 
 
 @encoders
@@ -746,7 +797,6 @@ def test_loss_is_the_weighted_sum_of_its_parts():
         expected = concept_contrastive_loss(features, texts[labels.clamp(min=0)], labels, scale)
         torch.testing.assert_close(outputs.contrastive_loss, expected)
         torch.testing.assert_close(outputs.loss, 0.5 * outputs.reconstruction_loss + 3.0 * outputs.contrastive_loss)
-        assert model(pixels).loss is None and model(pixels).reconstruction is None
         only = model(pixels, target_pixel_values=targets)
         assert only.contrastive_loss is None
         torch.testing.assert_close(only.loss, 0.5 * only.reconstruction_loss)
@@ -758,7 +808,7 @@ def test_contrastive_form_is_that_of_the_config():
     every.load_state_dict(printed.state_dict())
     pixels, labels = images(), torch.tensor([[0, 1], [1, -1], [2, 0]])
     with torch.no_grad():
-        a, b = printed(pixels, concept_labels=labels), every(pixels, concept_labels=labels)
+        a, b = printed(pixels, concept_ids=labels), every(pixels, concept_ids=labels)
         texts = printed.bank_features()[labels.clamp(min=0)]
         for outputs, form in ((a, "log_of_sum"), (b, "sum_of_logs")):
             loss = concept_contrastive_loss(
@@ -834,7 +884,7 @@ def test_text_encoder(text, tmp_path):
     torch.testing.assert_close(features, unit(model.text_projection(pooled)))
 
     model.zero_grad()
-    outputs = model(images(), concept_labels=labels, concept_input_ids=input_ids, concept_attention_mask=attention_mask)
+    outputs = model(images(), concept_ids=labels, concept_input_ids=input_ids, concept_attention_mask=attention_mask)
     outputs.loss.backward()
     expected = concept_contrastive_loss(
         outputs.image_features, features.unflatten(0, (3, 2)), labels, model.inverse_temperature
@@ -889,10 +939,10 @@ def test_errors_of_pretraining():
     with pytest.raises(ValueError, match=r"\(3, 3, 8, 8\) but the detokenizer paints \(3, 3, 6, 6\)"):
         model(pixels, target_pixel_values=torch.zeros(3, 3, 8, 8))
     with pytest.raises(ValueError, match="no concept bank"):
-        bare(pixels, concept_labels=labels)
+        bare(pixels, concept_ids=labels)
     with pytest.raises(ValueError, match="no text encoder"):
-        model(pixels, concept_labels=labels, concept_input_ids=torch.zeros(3, 1, 4, dtype=torch.long))
-    with pytest.raises(ValueError, match="needs concept_labels"):
+        model(pixels, concept_ids=labels, concept_input_ids=torch.zeros(3, 1, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match="needs concept_ids"):
         model(pixels, concept_input_ids=torch.zeros(3, 1, 4, dtype=torch.long))
     with pytest.raises(ValueError, match=r"\(len\(names\), text_feature_dim\) = \(3, 6\), got \(3, 5\)"):
         model.set_concepts(NAMES, torch.randn(3, 5))

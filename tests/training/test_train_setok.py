@@ -112,6 +112,22 @@ def test_two_processes_train_as_one(tmp_path):
         torch.testing.assert_close(double[name], tensor, rtol=1e-2, atol=1e-3)
 
 
+def test_pictures_without_labels_on_two_processes(tmp_path):
+    """The projections of the contrastive loss have nothing to learn, and DDP, with checkpointing, waits for them."""
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(24):
+        Image.new("RGB", (40 + i, 30), (10 * i, 90, 200)).save(folder / f"{i}.png")
+    options = {"dataset": str(folder), "max_steps": 3, "save_strategy": "no", "activation_checkpointing": True}
+    finish(launch(SCRIPT, tiny_recipe(tmp_path, **options), processes=2))
+    steps = losses(tmp_path / "run")
+    assert len(steps) == 3 and all(
+        step["loss"] == pytest.approx(step["reconstruction_loss"], abs=1e-3) for step in steps
+    )
+
+
 def test_own_pictures_and_a_pretrained_encoder(tmp_path):
     """The path of a user's own data: a data.json folder, an encoder with its processor, one broken picture."""
     from PIL import Image

@@ -44,7 +44,7 @@ class SetokCollator:
                 targets = self.image_processor(images, size=size, return_tensors="pt")
                 batch["target_pixel_values"] = targets["pixel_values"]
         if self.concept_names is not None:
-            batch["concept_labels"] = torch.tensor([self._labels(row.get("concepts") or ()) for row in rows])
+            batch["concept_ids"] = torch.tensor([self._labels(row.get("concepts") or ()) for row in rows])
         return batch
 
     def _labels(self, concepts: Sequence[str]) -> list[int]:
