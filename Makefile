@@ -3,6 +3,7 @@
 #                          your own sentence:  make demo PROMPT="Draw: an owl and a red car on a plain blue background."
 # make app               the page to try it in a browser; its address is printed
 # make test              lint, format check and tests
+# make conformance       the common tests of transformers itself, over our classes (minutes); counts by mixin
 # make lint | format     ruff alone | ruff repairs what it can
 # make clean             remove all that make created
 #
@@ -21,7 +22,7 @@ INSTALLED := .venv/.installed
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-.PHONY: demo app test lint format clean
+.PHONY: demo app test conformance lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m training.demo --output out $${IMAGE:+"--image=$$IMAGE"} $${PROMPT:+"--prompt=$$PROMPT"}
@@ -31,6 +32,10 @@ app: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest
+
+conformance: $(INSTALLED)
+	$(BIN)/python tests/conformance/fetch.py $(TRANSFORMERS)
+	$(BIN)/python -m pytest tests/conformance --override-ini=strict_markers=false --disable-warnings
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
