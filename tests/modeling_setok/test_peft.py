@@ -1,0 +1,93 @@
+"""Adapters by PEFT, on all linear layers and on two of each attention: what was trained is what is loaded and merged."""
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import Trainer, TrainingArguments, set_seed
+
+from modeling_setok import SetokimForConditionalGeneration
+from processing import SetokimProcessor
+from tests.setokim_testing import pictures, tiny_processor, tiny_setokim
+from training.data import EmojiScenes, SceneConfig
+from training.data.setokim_collator import SetokimCollator
+from training.model_card import ROOT
+
+SHIPPED = ROOT / "model_cards" / "setokim-emoji-tiny"
+TARGETS = {"all-linear": "all-linear", "attention": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture(scope="module", params=["siglip", "resnet"])
+def base(request, tmp_path_factory) -> tuple[str, SetokimProcessor, int]:
+    """Folder, processor and image size of a tiny model around SigLIP, and of the shipped one, which has batch norms."""
+    if request.param == "resnet":
+        return str(SHIPPED), SetokimProcessor.from_pretrained(SHIPPED), 64
+    set_seed(0)
+    folder, processor = tmp_path_factory.mktemp("siglip"), tiny_processor()
+    tiny_setokim(processor).save_pretrained(folder)
+    return str(folder), processor, 24
+
+
+def load(folder: str) -> SetokimForConditionalGeneration:
+    return SetokimForConditionalGeneration.from_pretrained(folder).eval()
+
+
+def batch_of(processor, size: int) -> tuple[list, dict]:
+    """Rows with a loss of every kind, and a batch of them."""
+    tasks = ("caption", "text_to_image", "referring", "text_only")
+    rows = list(EmojiScenes("train", 8, SceneConfig(image_size=size), tasks=tasks))
+    return rows, SetokimCollator(processor)(rows[:4])
+
+
+def train(model, rows: list, processor, folder) -> None:
+    """Some steps with the plain Trainer, which leaves the model in training mode."""
+    arguments = TrainingArguments(
+        output_dir=str(folder), max_steps=4, per_device_train_batch_size=2, learning_rate=0.02, use_cpu=True,
+        report_to="none", save_strategy="no", remove_unused_columns=False, disable_tqdm=True,
+    )  # fmt: skip
+    Trainer(model, arguments, data_collator=SetokimCollator(processor), train_dataset=rows).train()
+
+
+@torch.no_grad()
+def logits(model, batch) -> torch.Tensor:
+    return model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+
+
+def answers(model, processor, size: int) -> tuple[str, np.ndarray, np.ndarray]:
+    """A caption, a painting and a mask."""
+    (picture,) = pictures(1, (size, size))
+    options = {"max_visual_tokens": 4, "generator": torch.Generator().manual_seed(1)}
+    return (
+        model.caption(processor, picture, max_new_tokens=12),
+        np.asarray(model.generate_image(processor, "Draw: a dog.", **options), dtype=np.float32),
+        model.segment(processor, picture, "the dog", **options),
+    )
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+def test_a_trained_adapter_is_the_same_loaded_and_merged(base, targets, tmp_path):
+    folder, processor, size = base
+    rows, batch = batch_of(processor, size)
+    plain = load(folder)
+    before = logits(plain, batch)
+    set_seed(0)
+    trained = get_peft_model(plain, LoraConfig(r=4, target_modules=TARGETS[targets]))
+    train(trained, rows, processor, tmp_path / "run")
+    trained.save_pretrained(tmp_path / "adapter")
+    trained.eval()
+    after, expected = logits(trained, batch), answers(trained, processor, size)
+    assert (after - before).abs().max() > 0.01
+
+    loaded = PeftModel.from_pretrained(load(folder), tmp_path / "adapter").eval()
+    torch.testing.assert_close(logits(loaded, batch), after, rtol=0, atol=0)  # the same operations
+    caption, painted, mask = answers(loaded, processor, size)
+    assert caption == expected[0]
+    np.testing.assert_array_equal(painted, expected[1])
+    np.testing.assert_array_equal(mask, expected[2])
+
+    merged = loaded.merge_and_unload()
+    torch.testing.assert_close(logits(merged, batch), after, rtol=1e-4, atol=1e-4)
+    caption, painted, mask = answers(merged, processor, size)
+    assert caption == expected[0]
+    assert np.abs(painted - expected[1]).max() <= 2  # of 255
+    assert (mask == expected[2]).mean() > 0.99
