@@ -1,4 +1,4 @@
-"""Adapters by PEFT, on all linear layers and on two of each attention: what was trained is what is loaded and merged."""
+"""Adapters by PEFT, on all linear layers or two of each attention: what was trained is what is loaded and merged."""
 
 import numpy as np
 import pytest
