@@ -62,7 +62,7 @@ def check(repository: str, revision: str | None = None, saved_again: bool = Fals
 
 
 def compare_weights(model: transformers.PreTrainedModel, stored: dict[str, torch.Tensor]) -> str:
-    """How many tensors of the model are among those stored, in the same dtype and equal bit for bit.
+    """How many tensors of the model are among those stored, number by number.
 
     Raises:
         ValueError: a tensor differs or, in the model that was saved, is missing on either side.
@@ -76,11 +76,18 @@ def compare_weights(model: transformers.PreTrainedModel, stored: dict[str, torch
         other = left.pop(prefix + name, None)
         if other is None and name in tied:
             continue
-        if other is None or other.dtype != tensor.dtype or not torch.equal(other, tensor):
+        if other is None or not same_numbers(other, tensor):
             raise ValueError(f"{name} of {type(model).__name__} is not the one in the files.")
     if is_whole and left:
         raise ValueError(f"The files have weights without a place in {type(model).__name__}: {sorted(left)}.")
-    return f"{len(tensors)} tensors equal bit for bit to those in the files"
+    return f"{len(tensors)} tensors equal to those in the files"
+
+
+def same_numbers(stored: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """Whether they are equal. The dtype of the first may be the narrower one: weights may be stored in two bytes."""
+    if torch.promote_types(stored.dtype, tensor.dtype) != tensor.dtype:
+        return False
+    return torch.equal(stored.to(tensor.dtype), tensor)
 
 
 def use_setok(repository: str, parts: dict) -> None:
@@ -134,7 +141,7 @@ def compare_files(folder: Path, stored: dict[str, torch.Tensor], again: Path) ->
         if not (again / file.name).exists() or (again / file.name).read_bytes() != file.read_bytes():
             raise ValueError(f"{file.name} was not saved again as it was.")
     saved = stored_tensors(again)
-    if stored.keys() != saved.keys() or not all(torch.equal(stored[name], saved[name]) for name in stored):
+    if stored.keys() != saved.keys() or not all(same_numbers(stored[name], saved[name]) for name in stored):
         raise ValueError("The weights were not saved again as they were.")
 
 
