@@ -62,7 +62,7 @@ class SetokDetokenizer(PreTrainedModel):
     base_model_prefix = "detokenizer"
     main_input_name = "tokens"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SetokBlock", "ResidualBlock"]
+    _no_split_modules = ["SetokDetokenizer"]  # its own parameters and those of its layers need one device
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

@@ -308,9 +308,10 @@ class SetokimGenerationMixin(GenerationMixin):
             raise ValueError(
                 f"{len(visual_tokens)} sets of visual tokens need as many images, got {len(pixel_values)}."
             )
-        patch_embeddings, grid_size = self.model.setok.get_patch_embeddings(pixel_values.to(self.device))
+        outputs = self.model.setok(pixel_values.to(self.input_device), return_dict=True)
         tokens, token_mask = self._pad(visual_tokens)
-        return self.mask_decoder(patch_embeddings, grid_size, self.model.normalize_tokens(tokens), token_mask)
+        tokens = self.model.normalize_tokens(tokens)
+        return self.mask_decoder(outputs.patch_embeddings, outputs.grid_size, tokens, token_mask)
 
     @torch.no_grad()
     def ground_tokens(self, pixel_values: torch.Tensor, visual_tokens: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -319,7 +320,7 @@ class SetokimGenerationMixin(GenerationMixin):
         What an answer refers to are tokens of its image, but sampled ones are only close to them. m_i <= n_i: no token
         of an image comes twice.
         """
-        image_tokens = self.model.get_image_features(pixel_values.to(self.device)).visual_tokens
+        image_tokens = self.model.get_image_features(pixel_values.to(self.input_device)).visual_tokens
         grounded = []
         for tokens, candidates in zip(visual_tokens, image_tokens, strict=True):
             tokens = self.model.normalize_tokens(tokens.to(candidates.device))
@@ -330,9 +331,11 @@ class SetokimGenerationMixin(GenerationMixin):
     def _pad(self, visual_tokens: list[torch.Tensor]) -> tuple[torch.Tensor, torch.BoolTensor]:
         if not visual_tokens or any(tokens.ndim != 2 or len(tokens) == 0 for tokens in visual_tokens):
             raise ValueError("visual_tokens must be a list of (n, D) tensors with n >= 1, one per image.")
-        lengths = torch.tensor([len(tokens) for tokens in visual_tokens], device=self.device)
-        tokens = torch.nn.utils.rnn.pad_sequence([tokens.to(self.device) for tokens in visual_tokens], batch_first=True)
-        return tokens, torch.arange(tokens.shape[1], device=self.device) < lengths[:, None]
+        lengths = torch.tensor([len(tokens) for tokens in visual_tokens], device=self.input_device)
+        tokens = torch.nn.utils.rnn.pad_sequence(
+            [tokens.to(self.input_device) for tokens in visual_tokens], batch_first=True
+        )
+        return tokens, torch.arange(tokens.shape[1], device=self.input_device) < lengths[:, None]
 
 
 def _check_cache(cache, expanded, has_images: bool) -> None:

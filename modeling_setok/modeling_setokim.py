@@ -89,6 +89,7 @@ class SetokimPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
+    _no_split_modules = ["DiffusionHead"]  # its own parameters and those of its layers need one device
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -106,6 +107,11 @@ class SetokimPreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # the other is the loading report
         model._freeze_parts()  # loading makes every parameter trainable
         return loaded
+
+    @property
+    def input_device(self) -> torch.device:
+        """Where inputs go: `device`, but the CPU where all weights are offloaded to disk."""
+        return next((p.device for p in self.parameters() if p.device.type != "meta"), torch.device("cpu"))
 
     def _freeze_parts(self) -> None:
         for name in self._frozen_parts:
@@ -199,7 +205,7 @@ class SetokimModel(SetokimPreTrainedModel):
         batches = [images] if isinstance(images, torch.Tensor) else images
         training = self.setok.training
         self.setok.eval()
-        outputs = (self.setok(batch.to(self.device)) for batch in batches)
+        outputs = (self.setok(batch.to(self.input_device)) for batch in batches)
         tokens = [output.last_hidden_state[output.token_mask].float() for output in outputs]
         self.setok.train(training)
         if not tokens:

@@ -113,7 +113,7 @@ class SetokimTasksMixin:
         ]
         images = [image for images, _ in prompts for image in images]
         return processor(images=images or None, text=texts, padding=True, padding_side="left", return_tensors="pt").to(
-            self.device
+            self.input_device
         )
 
     def _answer(self, processor, prompts, max_new_tokens: int, **kwargs) -> list[str]:
@@ -138,7 +138,7 @@ class SetokimTasksMixin:
     def _restore_tokens(self, processor, images: list, visual_tokens: list[torch.Tensor]) -> tuple[list, list]:
         """The visual tokens with the images' own in place of those that differ by no more than sampling does, and
         paintings of the images' own tokens."""
-        pixel_values = processor.image_processor(images, return_tensors="pt")["pixel_values"].to(self.device)
+        pixel_values = processor.image_processor(images, return_tensors="pt")["pixel_values"].to(self.input_device)
         features = self.model.get_image_features(pixel_values)
         own = [self.model.denormalize_tokens(tokens) for tokens in features.visual_tokens]
         before, after = self._paint(processor, own), self._paint(processor, visual_tokens)
