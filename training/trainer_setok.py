@@ -109,13 +109,13 @@ class SetokTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """The generator's turn, then the discriminator's, whose gradient is accumulated over as many batches."""
+        """The generator's turn, then the discriminator's, whose gradient is the mean over as many batches."""
         self._painted = None
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self._painted is None:
             return loss
         losses = self.adversarial_loss(*self._painted)
-        self.accelerator.backward(losses.loss)
+        self.accelerator.backward(losses.loss / self.current_gradient_accumulation_steps)
         if self.accelerator.sync_gradients:
             self.adversarial_optimizer.step()
             self.adversarial_optimizer.zero_grad()

@@ -88,6 +88,32 @@ def test_accumulation_does_not_scale_the_loss(tmp_path):
     assert second["reconstruction_loss"] == pytest.approx(first["reconstruction_loss"], rel=0.05)
 
 
+@pytest.mark.parametrize("accumulated", [2, 4])
+def test_accumulation_does_not_scale_the_gradient_of_the_discriminator(accumulated, tmp_path, monkeypatch):
+    """Ten pictures in steps of eight: the second step of an epoch has fewer batches to accumulate."""
+    found, step = [], torch.optim.AdamW.step
+
+    def record(optimizer, *args, **kwargs):
+        if optimizer.defaults["betas"] == (0.5, 0.9):  # the discriminator's
+            parameters = optimizer.param_groups[0]["params"]
+            found.append(torch.cat([parameter.grad.flatten() for parameter in parameters]))
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", record)
+    config = yaml.safe_load(tiny_recipe(tmp_path).read_text())["config"]
+    config["detokenizer_config"]["token_noise"] = 0.0
+    options = {
+        "config": config, "train_examples": 10, "max_steps": 2, "learning_rate": 0.0, "save_strategy": "no",
+        "adversarial_weight": 0.1, "adversarial_learning_rate": 0.0, "lecam_weight": 0.0, "discriminator_width": 8,
+    }  # fmt: skip
+    for count in (1, accumulated):
+        batch = {"per_device_train_batch_size": 8 // count, "gradient_accumulation_steps": count}
+        main([str(tiny_recipe(tmp_path / str(count), **options | batch))])
+    assert len(found) == 4 and found[0].norm() > 0
+    for whole, parts in zip(found[:2], found[2:], strict=True):
+        assert (parts - whole).norm() < 1e-3 * whole.norm()
+
+
 def test_a_killed_run_resumes_exactly(tmp_path):
     options = {"max_steps": 40, "save_steps": 8, "adversarial_weight": 0.1, "discriminator_width": 8}
     finish(launch(SCRIPT, tiny_recipe(tmp_path / "whole", **options)))
