@@ -189,10 +189,11 @@ def literal_token_masks(
 ) -> list[torch.Tensor]:
     """Algorithm 1 and Eqs. 1-2 to the letter, for the record: not usable as a tokenizer.
 
-    phi is a similarity, so Eq. 1 calls isolated patches dense; and sigmoid(phi - beta * s) stays within [0.27, 0.73],
-    so that the masks are nearly uniform and their number is a constant of `min_scope`. C of footnote 2 is
-    `kernel_scale`, and the loop stops when no patch has more than `min_scope` of its scope left, or at `max_masks` (the
-    paper leaves the stop condition open).
+    phi is a similarity, so Eq. 1 calls isolated patches dense; and sigmoid(phi - beta * s) stays within [0.27, 0.73]
+    where 0 <= beta * s <= 1 (for every beta, here `penalty`, up to 1: phi, rho and with them s are within [0, 1]), so
+    that the masks are nearly uniform and their number is a constant of `min_scope`. C of footnote 2 is `kernel_scale`,
+    and the loop stops when no patch has more than `min_scope` of its scope left, or at `max_masks` (the paper leaves
+    the stop condition open).
 
     Args:
         patch_embeddings: (N, D), one image.

@@ -558,6 +558,13 @@ def test_literal_mask_count_is_a_constant_of_the_stop_condition():
     assert len(literal_token_masks(images[0], max_masks=3)) == 3
 
 
+@pytest.mark.parametrize(("penalty", "within"), [(0.0, True), (1.0, True), (3.0, False)])
+def test_literal_masks_are_nearly_uniform_for_penalties_up_to_one(penalty, within):
+    first, *_ = literal_token_masks(0.2 * torch.randn(40, 8), penalty=penalty)  # all of the scope is left
+    low, high = torch.sigmoid(torch.tensor([-1.0, 1.0]))
+    assert bool((first >= low).all() and (first <= high).all()) == within
+
+
 def test_literal_needs_one_image():
     with pytest.raises(ValueError, match="one image"):
         literal_token_masks(torch.randn(2, 9, 4))

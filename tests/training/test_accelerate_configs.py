@@ -142,7 +142,7 @@ def test_two_processes_train_as_one_that_accumulates(setokim_recipe, setokim_fol
     options = {
         "model_name_or_path": str(setokim_folder), "config": {"diffusion_loss_weight": 0.0}, "optim": "sgd",
         "per_device_train_batch_size": 1, "max_steps": 4, "save_steps": 2, "visual_learning_rate": 0.02,
-        "gradient_checkpointing": True,
+        "activation_checkpointing": True,
     }  # fmt: skip
     if stage == "pretrain":
         options["trainable"] = ["model.multi_modal_projector", "model.language_model", "diffusion_head", "mask_decoder"]
@@ -171,7 +171,7 @@ def test_two_processes_train_as_one_that_accumulates(setokim_recipe, setokim_fol
 @pytest.mark.slow
 @engines
 def test_a_sharded_run_goes_on_exactly(setokim_recipe, tmp_path, name):
-    options = {"use_cpu": False, "ddp_backend": "gloo", "gradient_checkpointing": True}
+    options = {"use_cpu": False, "ddp_backend": "gloo", "activation_checkpointing": True}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     script = Path(pretrain_setokim.__file__)
     finish(launch_on_cpu(name, script, setokim_recipe("pretrain", whole, **options)))

@@ -157,7 +157,7 @@ def test_a_short_lora_run_lowers_every_loss(model, setokim_folder, processor, tm
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
         "max_grad_norm": 1.0,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "bf16": False,
         "logging_steps": 5,
         "save_strategy": "no",

@@ -194,7 +194,7 @@ def test_gradient_checkpointing_changes_no_gradient(make_trainer, processor, sta
     for checkpointing in (False, True):
         torch.manual_seed(0)
         model = tiny_setokim(processor, diffusion_loss_weight=0.0)
-        trainer = make_trainer(stage, model=model, gradient_checkpointing=checkpointing, max_grad_norm=0.0)
+        trainer = make_trainer(stage, model=model, activation_checkpointing=checkpointing, max_grad_norm=0.0)
         recorder = Recorder(trainer)
         trainer.train()
         assert trainer.accelerator.unwrap_model(trainer.model).is_gradient_checkpointing == checkpointing
