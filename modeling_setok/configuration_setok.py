@@ -124,6 +124,7 @@ class SetokConfig(PreTrainedConfig):
             },
         ),
         "detokenizer_config": SubConfigSpec(config_class=SetokDetokenizerConfig),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="siglip_text_model", optional=True),
     }
 
     vision_config: dict | PreTrainedConfig | None = None
@@ -168,10 +169,8 @@ class SetokConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
-        if isinstance(self.text_config, dict):
-            if "model_type" not in self.text_config:
-                raise ValueError('text_config needs a "model_type", such as "clip_text_model" or "bert".')
-            self.text_config = AutoConfig.for_model(**self.text_config)
+        if isinstance(self.text_config, dict) and "model_type" not in self.text_config:
+            raise ValueError('text_config needs a "model_type", such as "clip_text_model" or "bert".')
         super().__post_init__(**kwargs)
         for name in ("vision_config", "text_config"):  # of a two-tower model (CLIP, SigLIP) its half
             config = getattr(self, name)

@@ -58,7 +58,7 @@ class SetokForPreTrainingOutput(ModelOutput):
     `placement_loss` () is a third term where `config.placement_weight` > 0.
     `reconstruction` (B, 3, S, S): the painted image, normalised as the target. `image_features` (B, P): unit length,
     V^I of Eq. 5. `logits_per_image` (B, V): scaled similarity to every concept of the bank, where there is one.
-    `setok_output`: the tokens.
+    `setok_output`: the tokens; `hidden_states` and `attentions`: its.
     """
 
     loss: torch.FloatTensor | None = None
@@ -69,6 +69,8 @@ class SetokForPreTrainingOutput(ModelOutput):
     image_features: torch.FloatTensor | None = None
     logits_per_image: torch.FloatTensor | None = None
     setok_output: SetokModelOutput | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class SetokPreTrainedModel(PreTrainedModel):
@@ -448,6 +450,8 @@ class SetokForPreTraining(SetokPreTrainedModel):
             image_features=image_features,
             logits_per_image=self.concept_logits(tokens, token_mask) if config.concept_names is not None else None,
             setok_output=setok_output,
+            hidden_states=setok_output.hidden_states,
+            attentions=setok_output.attentions,
         )
 
     def _own_targets(self, pixel_values: torch.Tensor) -> torch.Tensor:
