@@ -22,6 +22,14 @@ class SetokEncoderPretraining(SetokForPreTraining):
         super().__init__(config)
         self.pixel_head = nn.Linear(self.setok.token_merger.patch_norm.normalized_shape[0], 3 * PIXELS**2)
         self.post_init()
+        merger = self.setok.token_merger
+        used = [self.setok.vision_encoder, merger.patch_norm, merger.patch_projection, self.visual_projection]
+        used += [self.text_projection, self.pixel_head]
+        self.requires_grad_(False)  # DDP waits for the gradient of every parameter that is trained
+        self.logit_scale.requires_grad_(True)
+        for part in used:
+            part.requires_grad_(True)
+        self.train()
 
     def forward(self, pixel_values: torch.Tensor, concept_ids: torch.LongTensor, **kwargs) -> SetokForPreTrainingOutput:
         """pixel_values (B, 3, H, W) and concept_ids (B, K) as in `SetokForPreTraining.forward`."""

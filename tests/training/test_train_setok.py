@@ -189,7 +189,10 @@ def test_own_pictures_and_a_pretrained_encoder(tmp_path):
 
 
 def test_an_encoder_from_scratch_then_all_of_setok(tmp_path):
-    main([str(tiny_recipe(tmp_path, encoder_only=True, max_steps=3))])
+    model = main([str(tiny_recipe(tmp_path, encoder_only=True, max_steps=3))]).model
+    model.zero_grad()
+    model(torch.rand(2, 3, 32, 32), concept_ids=torch.tensor([[0], [1]])).loss.backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []  # DDP would wait
     assert {"reconstruction_loss", "contrastive_loss"} <= losses(tmp_path / "run")[0].keys()
     encoder = AutoModel.from_pretrained(tmp_path / "run")
     assert encoder.config.model_type == "siglip_vision_model"
