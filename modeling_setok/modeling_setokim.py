@@ -96,6 +96,7 @@ class SetokimPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     modules_not_quantized: tuple[str, ...] = ()
+    _auto_map = {"AutoModel": "modeling_setokim.SetokimModel"}
     _frozen_parts: tuple[str, ...] = ()
 
     @classmethod
@@ -135,7 +136,7 @@ class SetokimPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, **kwargs):
         if self.is_remote_code():  # AutoModel loads the base model from any of them; transformers adds the class itself
-            self.config.auto_map = {"AutoModel": "modeling_setokim.SetokimModel"}
+            self.config.auto_map = dict(self._auto_map)
         super().save_pretrained(save_directory, **kwargs)
 
 
@@ -463,6 +464,9 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
     modules_not_quantized = (
         "model.setok", "model.multi_modal_projector", "lm_head", "diffusion_head", "detokenizer", "mask_decoder"
     )  # fmt: skip
+    _auto_map = SetokimPreTrainedModel._auto_map | {
+        "AutoModelForMultimodalLM": "modeling_setokim.SetokimForConditionalGeneration"
+    }
     _frozen_parts = ("model.setok", "detokenizer", "mask_decoder")
     _tp_plan = {"lm_head": "colwise_gather_output"}
 

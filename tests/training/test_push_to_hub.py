@@ -366,7 +366,13 @@ main([{str(recipe)!r}])
     for name, classes in (
         ("my-setok", "AutoConfig AutoModel AutoModelForPreTraining AutoImageProcessor"),
         ("tokens-alone", "AutoConfig AutoModel AutoImageProcessor"),
-        ("my-setokim", "AutoConfig AutoModel AutoModelForImageTextToText AutoProcessor AutoTokenizer"),
-        ("trained", "AutoConfig AutoModel AutoModelForImageTextToText AutoProcessor AutoTokenizer"),
+        (
+            "my-setokim",
+            "AutoConfig AutoModel AutoModelForImageTextToText AutoModelForMultimodalLM AutoProcessor AutoTokenizer",
+        ),
+        (
+            "trained",
+            "AutoConfig AutoModel AutoModelForImageTextToText AutoModelForMultimodalLM AutoProcessor AutoTokenizer",
+        ),
     ):
         assert [[name, part] for part in classes.split() if [name, part] not in lines] == []
