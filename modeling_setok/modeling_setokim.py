@@ -366,8 +366,9 @@ class SetokimModel(SetokimPreTrainedModel):
         if expanded is not None:
             expanded.hidden_states = hidden_states
             hidden_states = gather_positions(hidden_states, expanded.compact_positions)
-            if outputs.get("past_key_values") is not None:
-                outputs.past_key_values.num_inserted = len(ids[0]) - len(expanded.compact_positions[0])
+            if (cache := outputs.get("past_key_values")) is not None:
+                inserted = len(ids[0]) - len(expanded.compact_positions[0])
+                cache.num_inserted = getattr(cache, "num_inserted", 0) + inserted
         return SetokimModelOutput(
             last_hidden_state=hidden_states,
             past_key_values=outputs.get("past_key_values"),
