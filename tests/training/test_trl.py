@@ -1,0 +1,105 @@
+"""TRL's own trainers, on folders that are loaded after the import: what they look for to load a model is there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
+
+import modeling_setok
+from modeling_setok import SetokimForConditionalGeneration
+from processing import SetokimProcessor
+from tests.setokim_testing import pictures
+from training.model_card import ROOT, shipped_models
+
+SHIPPED = ROOT / "model_cards" / "setokim-emoji-tiny"
+LN_2 = 0.6931
+
+
+@pytest.fixture(params=["tiny", "shipped"])
+def folder(request, setokim_folder) -> Path:
+    """A model that was saved, and the shipped one, whose code is not beside it and whose encoder has batch norms."""
+    return setokim_folder if request.param == "tiny" else SHIPPED
+
+
+@pytest.fixture
+def settings(tmp_path) -> dict:
+    return {
+        "output_dir": str(tmp_path), "max_steps": 1, "per_device_train_batch_size": 2, "logging_steps": 1,
+        "save_strategy": "no", "report_to": "none", "use_cpu": True, "bf16": False, "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def texts(folder: Path, **columns: str) -> Dataset:
+    """Four rows with a picture and a question each, and what the keywords say as answers."""
+    size = SetokimProcessor.from_pretrained(folder).image_processor.size["height"]
+    question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
+    answers = {
+        name: [{"role": "assistant", "content": [{"type": "text", "text": text}]}] for name, text in columns.items()
+    }
+    rows = [{"images": [picture], "prompt": question, **answers} for picture in pictures(4, (size, size))]
+    return Dataset.from_list(rows)
+
+
+def train(trainer) -> list[float]:
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def load(folder: Path) -> dict:
+    return {
+        "model": SetokimForConditionalGeneration.from_pretrained(folder),
+        "processing_class": SetokimProcessor.from_pretrained(folder),
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"trust_remote_code": True}, {"trust_remote_code": False}])
+def test_a_shipped_folder_loads_as_the_imported_classes(options):
+    model = AutoModelForImageTextToText.from_pretrained(SHIPPED, **options)
+    assert type(model) is SetokimForConditionalGeneration
+    assert type(AutoProcessor.from_pretrained(SHIPPED, **options)) is SetokimProcessor
+
+
+@pytest.mark.parametrize("folder", shipped_models(), ids=lambda folder: folder.name)
+def test_a_shipped_configuration_names_the_classes_that_saving_names(folder, tmp_path):
+    config = AutoConfig.from_pretrained(folder)
+    model = getattr(modeling_setok, config.architectures[0]).from_pretrained(folder)
+    model.save_pretrained(tmp_path)
+    assert config.auto_map == AutoConfig.from_pretrained(tmp_path).auto_map
+
+
+def test_dpo_begins_where_policy_and_reference_are_one(folder, settings):
+    """Its first loss is ln 2, in training mode: nothing differs between the model and its second copy."""
+    dataset = texts(folder, chosen="A dog.", rejected="Two cats.")
+    trainer = DPOTrainer(**load(folder), args=DPOConfig(**settings), train_dataset=dataset)
+    assert type(trainer.ref_model) is SetokimForConditionalGeneration
+    assert train(trainer) == [pytest.approx(LN_2, abs=1e-3)]
+
+
+def test_kto_makes_its_reference(folder, settings):
+    dataset = texts(folder, completion="A dog.").add_column("label", [True, False, True, False])
+    trainer = KTOTrainer(**load(folder), args=KTOConfig(**settings), train_dataset=dataset)
+    assert type(trainer.ref_model) is SetokimForConditionalGeneration
+    assert train(trainer) == [pytest.approx(0.5, abs=1e-3)]
+
+
+def test_rloo_makes_its_reference(folder, settings):
+    arguments = RLOOConfig(**settings, num_generations=2, max_completion_length=4, beta=0.1)
+
+    def reward(completions, **kwargs):
+        return [float(len(completion[0]["content"])) for completion in completions]
+
+    trainer = RLOOTrainer(**load(folder), reward_funcs=reward, args=arguments, train_dataset=texts(folder))
+    assert len(train(trainer)) == 1
+    assert type(trainer.ref_model) is SetokimForConditionalGeneration
+
+
+def test_sft_by_path(folder, settings):
+    dataset = texts(folder, completion="A dog.")
+    trainer = SFTTrainer(str(folder), args=SFTConfig(**settings, max_length=None), train_dataset=dataset)
+    assert type(trainer.model) is SetokimForConditionalGeneration
+    assert type(trainer.processing_class) is SetokimProcessor
+    (loss,) = train(trainer)
+    assert torch.isfinite(torch.tensor(loss)) and loss > 0
