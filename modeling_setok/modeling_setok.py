@@ -456,7 +456,7 @@ class SetokForPreTraining(SetokPreTrainedModel):
 
     def _own_targets(self, pixel_values: torch.Tensor) -> torch.Tensor:
         size = self.config.detokenizer_config.image_size
-        return nn.functional.interpolate(pixel_values, (size, size), mode="bilinear", antialias=True)
+        return nn.functional.interpolate(pixel_values.float(), (size, size), mode="bilinear", antialias=True)
 
     def _idle_parts(
         self, losses: dict[str, torch.Tensor], tokens: torch.Tensor, image_features: torch.Tensor

@@ -232,6 +232,14 @@ def test_pictures_alone_are_what_is_painted():
             torch.testing.assert_close(quiet.logits_per_image, expected.logits_per_image)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pictures_alone_in_half_precision(dtype):
+    model = tiny_model(concept_names=None).to(dtype)
+    with torch.no_grad():
+        outputs, expected = model(images().to(dtype)), model.float()(images())
+    torch.testing.assert_close(outputs.loss, expected.loss, rtol=0.2, atol=0)
+
+
 def test_a_plain_trainer_on_pictures_alone(tmp_path):
     model = tiny_model(concept_names=None)
     rows = [{"pixel_values": picture} for picture in images(8)]
