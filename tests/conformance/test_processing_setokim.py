@@ -20,7 +20,9 @@ class SetokimProcessorTest(ProcessorTesterMixin, unittest.TestCase):
         paths = [f"{cls.tmpdirname}/{number}.png" for number in range(2)]
         for picture, path in zip(pictures(2), paths, strict=True):
             picture.save(path)
-        cls.enterClassContext(mock.patch.dict(MODALITY_INPUT_DATA, images=paths))  # in place of the Web's
+        # In place of the Web's
+        cls.enterClassContext(mock.patch.dict(MODALITY_INPUT_DATA, images=paths))
+        cls.enterClassContext(mock.patch("tests.test_processing_common.url_to_local_path", lambda url: paths[0]))
 
     @classmethod
     def _setup_from_components(cls):
