@@ -37,7 +37,7 @@ def test_padding_and_other_masks_play_no_part(attention):
     with torch.no_grad():
         together = model(patches, (3, 3), tokens, present)
         other = model(patches, (3, 3), torch.where(present[..., None], tokens, 1e3), present)
-        torch.testing.assert_close(other, together, rtol=0, atol=1e-5)
+        torch.testing.assert_close(other, together, rtol=1e-5, atol=1e-5)
         for row, count in enumerate((2, 1, 4)):
             alone = model(patches[[row]], (3, 3), tokens[[row], :count], present[[row], :count])
             torch.testing.assert_close(together[row], alone[0], rtol=1e-4, atol=1e-4)
@@ -71,21 +71,45 @@ def test_equal_patches_differ_by_place():
     assert len(cells.round(decimals=4).unique()) == 9
 
 
-def test_learns_masks_of_one_image():
-    """Of the same patches, each of two tokens refers to a region."""
+@pytest.mark.parametrize("width", [32, 128, 256])
+def test_a_new_decoder_hears_its_prompts(width):
+    """Of what the mask token becomes, a good part differs between prompts; else all of them get one mask for long."""
+    settings = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": max(2, width // 32)}
+    shares = []
+    for _ in range(3):
+        model = decoder(**settings)
+        model.classifier.register_forward_pre_hook(lambda _, args: shares.append(varying_share(args[0][:, 0])))
+        patches, tokens = torch.randn(1, 9, 12).expand(16, -1, -1), torch.randn(16, 1, 6)
+        with torch.no_grad():
+            model(patches, (3, 3), tokens, torch.ones(16, 1, dtype=torch.bool))
+    assert len(shares) == 3 and min(shares) > 0.3
+
+
+def varying_share(states: torch.Tensor) -> float:
+    """How far vectors (N, D) are from their mean, as a share of their length."""
+    return float((states - states.mean(0)).norm() / states.norm())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_learns_masks_of_one_image(seed):
+    """Of the same patches, each of two tokens refers to a region. Whatever the seed: other processors round otherwise,
+    which in training is as good as another seed."""
+    torch.manual_seed(seed)
     model = decoder().train()
     patches, tokens = torch.randn(1, 36, 12).expand(2, -1, -1), torch.randn(2, 1, 6)
     masks = torch.zeros(2, 24, 24)
     masks[0, 4:12, 4:16] = masks[1, 12:24, 8:12] = 1
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(80):
+    for _ in range(250):
         logits = model(patches, (6, 6), tokens, torch.ones(2, 1, dtype=torch.bool))
+        got, wanted = logits > 0, masks.bool()
+        iou = (got & wanted).sum((1, 2)) / (got | wanted).sum((1, 2))
+        if iou.min() > 0.9:
+            break
         cross_entropy, dice = mask_losses(logits, masks)
         optimizer.zero_grad()
         (2 * cross_entropy + dice).backward()
         optimizer.step()
-    got, wanted = logits > 0, masks.bool()
-    iou = (got & wanted).sum((1, 2)) / (got | wanted).sum((1, 2))
     assert iou.min() > 0.9
 
 
