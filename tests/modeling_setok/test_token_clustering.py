@@ -12,6 +12,9 @@ from modeling_setok.token_clustering import TokenClustering, feature_scale, unit
 MODES = [(criterion, assignment) for criterion in ("relative", "product") for assignment in ("chain", "nearest")]
 modes = pytest.mark.parametrize(("criterion", "assignment"), MODES)
 SIZES = [(1, 5), (10, 7), (64, 32), (256, 96), (729, 1152)]
+# Of scores of one image alone, beside others or with padding: sums round by their place in a batch, otherwise on every
+# processor. At most 5e-7 was measured (x86-64 with and without AVX2 and AVX-512, 1 to 3 threads).
+ROUNDING = 1e-5
 
 
 def blobs(batch: int, patches: int, dim: int, groups: int = 6, noise: float = 0.25, seed: int = 0) -> torch.Tensor:
@@ -31,6 +34,12 @@ def rows(clusters: TokenClusters, index: int, patches: int | None = None) -> tup
         clusters.centers[index, :count],
         clusters.scores[index, :patches],
     )
+
+
+def assert_same_tokens(got: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> None:
+    """Two `rows` have the same partition and seeds (no score of these images is that near to a tie), and scores."""
+    assert torch.equal(got[0], expected[0]) and got[1].tolist() == expected[1].tolist()
+    torch.testing.assert_close(got[2], expected[2], rtol=0, atol=ROUNDING)
 
 
 def as_sets(cluster_ids: torch.Tensor) -> set[frozenset[int]]:
@@ -227,12 +236,12 @@ def test_padding_of_any_content_is_ignored(criterion, assignment, content):
     for image in range(2):  # and the patches that count are clustered as they would be without the others
         alone = cluster_tokens(x[image, mask[image]][None], criterion=criterion, assignment=assignment)
         assert torch.equal(got.cluster_ids[image, mask[image]], alone.cluster_ids[0])
-        torch.testing.assert_close(got.scores[image, mask[image]], alone.scores[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(got.scores[image, mask[image]], alone.scores[0], rtol=0, atol=ROUNDING)
 
 
 @modes
 @pytest.mark.parametrize(("patches", "dim"), SIZES)
-def test_batch_row_is_row_alone_bit_for_bit(criterion, assignment, patches, dim):
+def test_batch_row_is_row_alone(criterion, assignment, patches, dim):
     """Also beside a blank image and a busy one: a scale shared over the batch would show in the scores."""
     x = blobs(4, patches, dim)
     x[1] = 1.0  # blank
@@ -240,15 +249,16 @@ def test_batch_row_is_row_alone_bit_for_bit(criterion, assignment, patches, dim)
     together = cluster_tokens(x, criterion=criterion, assignment=assignment)
     for image in range(len(x)):
         alone = cluster_tokens(x[image : image + 1], criterion=criterion, assignment=assignment)
-        assert alone.num_tokens[0] == together.num_tokens[image]
-        for a, b in zip(rows(alone, 0), rows(together, image), strict=True):
-            assert torch.equal(a, b)
+        if image == 1:  # all its patches are a tie: any of them may be the seed
+            assert alone.num_tokens[0] == together.num_tokens[1] == 1
+        else:
+            assert_same_tokens(rows(together, image), rows(alone, 0))
 
 
 @modes
 @pytest.mark.parametrize(("patches", "dim"), [(256, 96), (729, 1152)])
 @pytest.mark.parametrize("extra", [1, 55])
-def test_appended_padding_changes_no_bit(criterion, assignment, patches, dim, extra):
+def test_appended_padding_changes_nothing(criterion, assignment, patches, dim, extra):
     x = blobs(2, patches, dim)
     padded = torch.cat([x, torch.full((2, extra, dim), math.nan)], dim=1)
     mask = (torch.arange(patches + extra) < patches).expand(2, -1)
@@ -258,8 +268,7 @@ def test_appended_padding_changes_no_bit(criterion, assignment, patches, dim, ex
         cluster_tokens(padded.nan_to_num(5.0), criterion=criterion, assignment=assignment, patch_mask=mask),
     ):
         for image in range(2):
-            for a, b in zip(rows(clusters, image, patches), rows(bare, image), strict=True):
-                assert torch.equal(a, b)
+            assert_same_tokens(rows(clusters, image, patches), rows(bare, image))
 
 
 @modes
@@ -478,7 +487,9 @@ def test_soft_masks_are_algorithm_1(settings, scale, assignment):
             x[image, valid], place[clusters.centers[image, :count]], clusters.scores[image, valid],
             float(own[image]) if scale is None else scale, *settings,
         )  # fmt: skip
-        torch.testing.assert_close(masks[image, : count + 1, valid].double(), torch.stack(expected), rtol=0, atol=1e-6)
+        # Distances, which are divided by S, are exact to about 1e-7; of the blank image S is the floor of 1e-3
+        atol = 1e-6 if own[image] > 0.1 or scale else 1e-3
+        torch.testing.assert_close(masks[image, : count + 1, valid].double(), torch.stack(expected), rtol=0, atol=atol)
         assert (masks[image, count + 1 :] == 0).all()  # the remainder is the row after the last token
 
 
@@ -497,7 +508,7 @@ def test_soft_masks_row_alone_and_low_precision():
         alone = cluster_tokens(x[image : image + 1])
         count = int(alone.num_tokens) + 1
         torch.testing.assert_close(
-            soft_token_masks(x[image : image + 1], alone)[0], masks[image, :count], rtol=0, atol=1e-6
+            soft_token_masks(x[image : image + 1], alone)[0], masks[image, :count], rtol=0, atol=1e-5
         )
     low = x.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
