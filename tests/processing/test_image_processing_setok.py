@@ -49,7 +49,7 @@ def test_defaults_are_the_papers_encoder(processor):
     pixel_values = processor(image).pixel_values
     expected = SiglipImageProcessorPil(size={"height": 384, "width": 384})(image, return_tensors="pt").pixel_values
     assert pixel_values.shape == (1, 3, 384, 384) and pixel_values.dtype == torch.float32
-    torch.testing.assert_close(pixel_values, expected, rtol=0, atol=0)
+    torch.testing.assert_close(pixel_values, expected, rtol=0, atol=1e-6)
 
 
 def test_values_are_pils_resize_and_the_normalisation(processor):
@@ -64,8 +64,8 @@ def test_every_step_can_be_set():
     values |= {"image_mean": [0.48, 0.45, 0.40], "image_std": [0.26, 0.25, 0.27]}
     image = picture()
     expected = CLIPImageProcessorPil(**values)(image, return_tensors="pt").pixel_values
-    torch.testing.assert_close(SetokImageProcessor(**values)(image).pixel_values, expected, rtol=0, atol=0)
-    torch.testing.assert_close(SetokImageProcessor()(image, **values).pixel_values, expected, rtol=0, atol=0)
+    torch.testing.assert_close(SetokImageProcessor(**values)(image).pixel_values, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(SetokImageProcessor()(image, **values).pixel_values, expected, rtol=0, atol=1e-6)
 
 
 def test_from_encoder_takes_its_values_but_never_crops():
@@ -73,11 +73,13 @@ def test_from_encoder_takes_its_values_but_never_crops():
     processor = SetokImageProcessor.from_encoder(encoder)
     image = picture()
     expected = encoder(image, size={"height": 32, "width": 32}, do_center_crop=False, return_tensors="pt").pixel_values
-    torch.testing.assert_close(processor(image).pixel_values, expected, rtol=0, atol=0)
+    torch.testing.assert_close(processor(image).pixel_values, expected, rtol=0, atol=1e-6)
 
     siglip = SiglipImageProcessorPil(size={"height": 48, "width": 64})
     expected = siglip(image, return_tensors="pt").pixel_values
-    torch.testing.assert_close(SetokImageProcessor.from_encoder(siglip)(image).pixel_values, expected, rtol=0, atol=0)
+    torch.testing.assert_close(
+        SetokImageProcessor.from_encoder(siglip)(image).pixel_values, expected, rtol=0, atol=1e-6
+    )
 
 
 def test_from_encoder_needs_a_resolution():
@@ -89,7 +91,7 @@ def test_batch_equals_single(processor):
     images = [picture(30, 50), picture(70, 20), picture(5, 5)]
     batch = processor(images, size=48).pixel_values
     for row, image in zip(batch, images, strict=True):
-        torch.testing.assert_close(row, processor(image, size=48).pixel_values[0], rtol=0, atol=0)
+        torch.testing.assert_close(row, processor(image, size=48).pixel_values[0], rtol=0, atol=1e-6)
 
 
 # inputs
@@ -119,7 +121,7 @@ def as_kinds(image: Image.Image) -> dict:
 def test_all_kinds_of_input_give_the_same(processor, kind):
     image = picture()
     expected = processor(image, size=32).pixel_values
-    torch.testing.assert_close(processor(as_kinds(image)[kind], size=32).pixel_values, expected, rtol=0, atol=0)
+    torch.testing.assert_close(processor(as_kinds(image)[kind], size=32).pixel_values, expected, rtol=0, atol=1e-6)
 
 
 def test_bfloat16_images_are_read(plain):
