@@ -1,4 +1,5 @@
-# make demo              what SeTok and Setokim do to pictures, into out/
+# make demo              what SeTok and Setokim do to pictures, into out/; assembles the models that load by themselves,
+#                          with their code, in build/hub/
 #                          your own picture:   make demo IMAGE=photo.jpg
 #                          your own sentence:  make demo PROMPT="Draw: an owl and a red car on a plain blue background."
 # make app               the page to try it in a browser; its address is printed
@@ -19,13 +20,18 @@ override PROMPT := $(value PROMPT)
 export IMAGE PROMPT
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+ASSEMBLED := build/hub/.assembled
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 .PHONY: demo app test conformance lint format clean
 
-demo: $(INSTALLED)
+demo: $(ASSEMBLED)
 	$(BIN)/python -m training.demo --output out $${IMAGE:+"--image=$$IMAGE"} $${PROMPT:+"--prompt=$$PROMPT"}
+
+$(ASSEMBLED): $(INSTALLED) $(wildcard model_cards/*/* modeling_setok/*.py processing/*.py)
+	$(BIN)/python -m training.push_to_hub --output build/hub --skip-check
+	@touch $@
 
 app: $(INSTALLED)
 	$(BIN)/python -m training.app

@@ -229,8 +229,11 @@ def test_make_passes_pictures_and_prompts_on_as_they_are(tmp_path, monkeypatch):
     for name in ("setup.cfg", "pyproject.toml", "constraints.txt", ".venv/.installed"):
         (tmp_path / name).touch()
 
+    (tmp_path / "build" / "hub").mkdir(parents=True)
+    assemble = ["-m", "training.push_to_hub", "--output", "build/hub", "--skip-check"]
     default = ["-m", "training.demo", "--output", "out"]
     monkeypatch.setenv("PROMPT", "$P$G")  # a shell's own
+    assert make_demo() == assemble + default
     assert make_demo() == default
     image = """my "photo" 'of' $HOME $(shell touch bad) #1.jpg"""
     prompt = """--Draw: "a" `touch bad`; $(touch bad) $$5 & it's \\ an owl"""
