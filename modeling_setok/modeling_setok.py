@@ -660,7 +660,7 @@ def attention_of_parts(model: PreTrainedModel, attn_implementation: str | dict) 
 
     An encoder of SeTok that lacks what is asked of all (a CNN has no attention) gets its own default; named itself, it
     is refused as ever. Configurations of parts that this model does not have, such as the detokenizer's of a
-    `SetokModel`, are left out: transformers would set them and warn that it could not check them.
+    `SetokModel`, are set here: transformers would warn that it could not check them.
     """
     parts = {id(part.config): part for part in model.modules() if isinstance(part, PreTrainedModel)}
 
@@ -670,9 +670,11 @@ def attention_of_parts(model: PreTrainedModel, attn_implementation: str | dict) 
         for key in config.sub_configs:
             sub_config = getattr(config, key)
             part = parts.get(id(sub_config))
-            if part is not None:
-                wanted = asked.get(key, {}) if named else asked
-                if not named and isinstance(config, SetokConfig) and _lacks_attention(part, wanted):
+            wanted = asked.get(key, {}) if named else asked
+            if part is None and sub_config is not None and wanted:
+                sub_config._attn_implementation = wanted
+            elif part is not None:
+                if not named and config.model_type == SetokConfig.model_type and _lacks_attention(part, wanted):
                     wanted = part.get_correct_attn_implementation(None)
                 spelled[key] = spell_out(sub_config, wanted)
         return spelled

@@ -644,6 +644,10 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         if bool(is_image.any()) or bool((after == image_token_id).any()):
             if expanded is None:
                 raise ValueError("The labels ask for an image, but there are no pixel_values of it.")
+            if bool((is_image & (expanded.input_ids != image_token_id)).any()):
+                raise ValueError(
+                    "The labels ask for an image where the text has none: only an <image> can keep its id."
+                )
             has_before = nn.functional.pad(expanded.attention_mask[:, :-1], (1, 0)) != 0
             if bool((is_image & ~has_before).any()):
                 raise ValueError("An image cannot come first in a text: its first visual token has nothing before it.")

@@ -121,3 +121,14 @@ def test_sdpa_and_eager_give_the_same_tokens():
             results.append((outputs.last_hidden_state, model.detokenize(outputs.last_hidden_state, outputs.token_mask)))
     for sdpa, eager in zip(*results, strict=True):
         torch.testing.assert_close(eager, sdpa, rtol=0, atol=1e-3)
+
+
+def test_configurations_without_a_part_follow():
+    """Such as the detokenizer's of a SetokModel: what is saved says what was set."""
+    model = SetokModel.from_pretrained(SETOK)
+    model.set_attn_implementation("sdpa")
+    assert model.config.detokenizer_config._attn_implementation == "sdpa"
+    whole = SetokimForConditionalGeneration.from_pretrained(SETOKIM, attn_implementation="eager")
+    whole.set_attn_implementation({"diffusion_config": "sdpa"})
+    assert whole.config.diffusion_config._attn_implementation == "sdpa"
+    assert whole.config.mask_decoder_config._attn_implementation == "eager"

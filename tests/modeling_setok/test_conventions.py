@@ -318,6 +318,14 @@ def test_shifted_labels_of_pieces(processor, model):
         model(**inputs, shift_labels=shifted)
 
 
+def test_labels_ask_for_images_where_they_are(processor, model):
+    inputs = inputs_of(processor, [f"a {IMAGE} b"])
+    labels = inputs["input_ids"].clone()
+    labels[:, -1] = model.config.image_token_id
+    with pytest.raises(ValueError, match="The labels ask for an image where the text has none"):
+        model(**inputs, labels=labels)
+
+
 # what is trained, and where it stands
 
 
