@@ -24,7 +24,15 @@ from .detokenizer import SetokDetokenizer
 from .diffusion_head import DiffusionHead
 from .generation_setokim import SetokimGenerationMixin
 from .mask_decoder import MaskDecoder, mask_losses
-from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput, _image_size, _patch_dim, _refuse_unknown
+from .modeling_setok import (
+    SetokForPreTraining,
+    SetokModel,
+    SetokModelOutput,
+    _image_size,
+    _patch_dim,
+    _refuse_unknown,
+    attention_of_parts,
+)
 from .placeholders import ExpandedSequence, expand_placeholders, gather_positions, past_length
 from .tasks_setokim import SetokimTasksMixin
 
@@ -108,6 +116,10 @@ class SetokimPreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # the other is the loading report
         model._freeze_parts()  # loading makes every parameter trainable
         return loaded
+
+    def set_attn_implementation(self, attn_implementation: str | dict, **kwargs) -> None:
+        """As ever, but a vision encoder that lacks what is asked of the whole keeps its own attention."""
+        super().set_attn_implementation(attention_of_parts(self, attn_implementation), **kwargs)
 
     @property
     def input_device(self) -> torch.device:
