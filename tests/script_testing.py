@@ -59,7 +59,7 @@ def finish(process: subprocess.Popen) -> None:
 
 def kill_after_a_checkpoint(process: subprocess.Popen, run: Path) -> None:
     """Kills a process as soon as the first checkpoint is whole."""
-    while not list(run.glob("checkpoint-*/trainer_state.json")):
+    while not any(state.stat().st_size for state in run.glob("checkpoint-*/trainer_state.json")):
         assert process.poll() is None, process.communicate()[0][-3000:]
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

@@ -1,5 +1,6 @@
 """A recipe: one YAML file with the arguments of a script, before those on its command line."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,11 +69,20 @@ def whole_weights(args: TrainingArguments) -> Iterator[None]:
 
 
 def last_checkpoint(args: TrainingArguments) -> str | None:
-    """The newest complete checkpoint in the output folder, from which training goes on exactly."""
+    """The newest complete checkpoint in the output folder, from which training goes on exactly.
+
+    The last file of a checkpoint that is written, the trainer's state, tells that it is complete: a run that was killed
+    before leaves none, or one that cannot be read.
+    """
     if args.resume_from_checkpoint:
         return args.resume_from_checkpoint
-    states = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")  # the file that is written last
-    folders = sorted((state.parent for state in states), key=lambda folder: int(folder.name.split("-")[-1]))
-    if folders:
-        logger.info("Going on from %s", folders[-1])
-    return str(folders[-1]) if folders else None
+    states = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
+    for state in sorted(states, key=lambda state: int(state.parent.name.split("-")[-1]), reverse=True):
+        try:
+            json.loads(state.read_text(encoding="utf-8"))
+        except ValueError:
+            logger.warning("%s is incomplete: the run was killed while it was written. It is left out.", state.parent)
+        else:
+            logger.info("Going on from %s", state.parent)
+            return str(state.parent)
+    return None

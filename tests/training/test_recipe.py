@@ -84,14 +84,19 @@ def test_update_config_reaches_nested_values_and_no_others():
         update_config(config, {"mask_decoder_config": {"token_noises": 0.3}})
 
 
-def test_the_last_checkpoint_is_the_newest_that_is_whole(tmp_path):
+def test_the_last_checkpoint_is_the_newest_that_is_whole(tmp_path, caplog):
     args = TrainingArguments(output_dir=str(tmp_path / "run"), use_cpu=True)
     assert last_checkpoint(args) is None
-    for step, file in ((90, "trainer_state.json"), (100, "trainer_state.json"), (110, "model.safetensors")):
+    files = {90: "{}", 100: '{"global_step": 100}', 110: '{"global_step": 11', 120: "", 130: None}
+    for step, state in files.items():
         folder = tmp_path / "run" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
-        (folder / file).touch()
-    assert last_checkpoint(args) == str(tmp_path / "run" / "checkpoint-100")
+        (folder / "model.safetensors").touch()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    with caplog.at_level("WARNING"):
+        assert last_checkpoint(args) == str(tmp_path / "run" / "checkpoint-100")
+    assert [record.args[0].name for record in caplog.records] == ["checkpoint-120", "checkpoint-110"]
     args.resume_from_checkpoint = "elsewhere"
     assert last_checkpoint(args) == "elsewhere"
 
