@@ -18,6 +18,7 @@ from modeling_setok import SetokForPreTraining
 from tests.hub_server import TOKEN, Hub, running_hub
 from tests.script_testing import ROOT, environment
 from training import push_to_hub
+from training.check_repository import same_numbers
 from training.model_card import measured_card, new_card, shipped_models
 from training.push_to_hub import assemble, check_files, load, prove, push
 
@@ -96,6 +97,25 @@ def test_weights_are_published_as_they_are(copied, setok_folder, tmp_path):
         assemble(folder, output)
         assert {name: data for name, data in contents(output).items() if ".safetensors" in name} == shards
     prove(output)
+
+
+def test_stored_numbers_may_be_narrower_than_the_models():
+    half, single = torch.tensor([0.1]).half(), torch.tensor([0.1])
+    assert same_numbers(half, half.float()) and same_numbers(half, half)
+    assert not same_numbers(half, single)  # other numbers
+    assert not same_numbers(half.float(), half)  # the file knows more than the model
+    assert not same_numbers(half, half.bfloat16())
+
+
+@pytest.mark.parametrize("folder", SHIPPED.values(), ids=SHIPPED)
+def test_a_shipped_model_computes_in_float32(folder):
+    """Whatever the weights are stored in; what was measured, not learned, is stored in float32, too."""
+    model, _ = load(folder)
+    assert {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+    stored = load_file(folder / "model.safetensors")
+    for name, buffer in model.named_buffers():
+        if name in stored and buffer.is_floating_point():
+            assert stored[name].dtype == torch.float32, name
 
 
 def test_card_calls_the_models_as_they_are_published(folders, tmp_path):
