@@ -244,6 +244,8 @@ class SetokimGenerationMixin(GenerationMixin):
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids, past_key_values=None, inputs_embeds=None, **kwargs):
+        for name in ("tokenizer", "assistant_tokenizer"):  # of stopping criteria and assistants: none of the model's
+            kwargs.pop(name, None)
         model_inputs = super().prepare_inputs_for_generation(
             input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, **kwargs
         )

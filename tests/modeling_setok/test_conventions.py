@@ -245,6 +245,15 @@ def test_suppressed_tokens_of_images(processor, make_model, name):
     assert not any(scores.isnan().any() or (scores == -torch.inf).all(1).any() for scores in output.scores)
 
 
+def test_strings_that_stop(processor, model):
+    """The tokenizer that they need is no argument of the model."""
+    inputs = inputs_of(processor, [f"{IMAGE} and {IMAGE} differ"])
+    answer = greedy(model, inputs, tokenizer=processor.tokenizer)[0, inputs["input_ids"].shape[1] :]
+    stop = processor.tokenizer.decode(answer[2])
+    stopped = greedy(model, inputs, tokenizer=processor.tokenizer, stop_strings=[stop])
+    assert stopped[0, inputs["input_ids"].shape[1] :].equal(answer[:3])
+
+
 def test_contradicting_options_are_refused(processor, model):
     inputs = inputs_of(processor, ["paint: [Img]"])
     with pytest.raises(ValueError, match="contradicts the image that is under way"):
