@@ -478,7 +478,7 @@ def test_soft_masks_are_algorithm_1(settings, scale, assignment):
     masks = soft_token_masks(x, clusters, scale=scale, **dict(zip(names, settings, strict=True)))
     assert masks.shape == (3, clusters.centers.shape[1] + 1, 90) and masks.dtype == torch.float32
     assert masks.min() >= 0 and masks.max() <= 1
-    torch.testing.assert_close(masks.sum(1), mask.float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(masks.sum(1), mask.float(), rtol=0, atol=1e-5)
     own = feature_scale(*unit_directions(x, mask))
     for image in range(3):
         count, valid = int(clusters.num_tokens[image]), mask[image]
@@ -488,7 +488,7 @@ def test_soft_masks_are_algorithm_1(settings, scale, assignment):
             float(own[image]) if scale is None else scale, *settings,
         )  # fmt: skip
         # Distances, which are divided by S, are exact to about 1e-7; of the blank image S is the floor of 1e-3
-        atol = 1e-6 if own[image] > 0.1 or scale else 1e-3
+        atol = 1e-5 if own[image] > 0.1 or scale else 1e-3
         torch.testing.assert_close(masks[image, : count + 1, valid].double(), torch.stack(expected), rtol=0, atol=atol)
         assert (masks[image, count + 1 :] == 0).all()  # the remainder is the row after the last token
 
@@ -497,7 +497,7 @@ def test_soft_masks_sum_to_one_with_many_tokens():
     x = torch.randn(2, 400, 16)
     for fixed in (1, 64, 400):
         masks = soft_token_masks(x, cluster_tokens(x, fixed_tokens=fixed))
-        torch.testing.assert_close(masks.sum(1), torch.ones(2, 400), rtol=0, atol=1e-6)
+        torch.testing.assert_close(masks.sum(1), torch.ones(2, 400), rtol=0, atol=1e-5)
 
 
 def test_soft_masks_row_alone_and_low_precision():
@@ -556,7 +556,7 @@ def test_soft_mask_gradient_is_that_of_finite_differences():
 def test_literal_masks_are_nearly_uniform(noise):
     """What makes Algorithm 1 to the letter useless: its first mask takes half of every patch, whatever the image."""
     masks = torch.stack(literal_token_masks(blobs(1, 64, 16, noise=noise)[0]))
-    torch.testing.assert_close(masks.sum(0), torch.ones(64), rtol=0, atol=1e-6)
+    torch.testing.assert_close(masks.sum(0), torch.ones(64), rtol=0, atol=1e-5)
     assert (masks[0] >= 0.5).all() and (masks.argmax(0) == 0).all()
 
 

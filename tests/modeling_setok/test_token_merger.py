@@ -219,9 +219,9 @@ def test_nothing_outside_a_cluster_reaches_its_inner_token(pack_clusters):
     outside = clusters.cluster_ids[0] != 2
     changed[0, outside] = 50 * torch.randn(int(outside.sum()), DIM)
     after, _ = merger(changed, clusters, GRID)
-    torch.testing.assert_close(after[0, 2], before[0, 2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(after[0, 2], before[0, 2], rtol=0, atol=1e-5)
     assert ((after - before)[0, [0, 1, 3, 4]].abs().amax(-1) > 1e-2).all()
-    torch.testing.assert_close(after[1:], before[1:], rtol=0, atol=1e-6)
+    torch.testing.assert_close(after[1:], before[1:], rtol=0, atol=1e-5)
 
     leaf = patches.clone().requires_grad_()
     tokens, _ = merger(leaf, clusters, GRID)
@@ -238,7 +238,7 @@ def test_inter_layers_relate_tokens_of_one_image():
     changed[0, clusters.cluster_ids[0] == 1] += torch.randn(DIM)
     after, _ = merger(changed, clusters, GRID)
     assert ((after - before)[0, :5].abs().amax(-1) > 1e-3).all()
-    torch.testing.assert_close(after[1:], before[1:], rtol=0, atol=1e-6)
+    torch.testing.assert_close(after[1:], before[1:], rtol=0, atol=1e-5)
 
 
 def test_order_of_clusters_is_the_order_of_tokens():
@@ -390,7 +390,7 @@ def test_straight_through_is_hard_forward_and_soft_backward():
     hard, _ = merger(patches, clusters, GRID)
     masks = soft_token_masks(patches, clusters).requires_grad_()
     through, _ = merger(patches, clusters, GRID, masks)
-    torch.testing.assert_close(through, hard, rtol=0, atol=1e-6)
+    torch.testing.assert_close(through, hard, rtol=0, atol=1e-5)
     (gradient,) = torch.autograd.grad(through.cos().sum(), masks)
     is_token = clusters.centers >= 0
     assert (gradient[:, :-1][is_token].abs().amax(-1) > 0).all()
