@@ -1,9 +1,12 @@
-"""What outputs of this project need in common tests: they hold more kinds of things than the library's."""
+"""Common tests of the library in forms that fit models of this project as well."""
+
+import tempfile
 
 import torch
+from transformers import PreTrainedModel
 
 
-class SameOutputsTesterMixin:
+class CommonTesterMixin:
     def test_model_outputs_equivalence(self):
         """The library's subtracts all tensors, which booleans refuse: here tuple and dictionary are compared alone."""
         for model_class in self.all_model_classes:
@@ -15,6 +18,18 @@ class SameOutputsTesterMixin:
                 as_dict = model(**inputs, return_dict=True, output_hidden_states=True)
             self.assertIsInstance(as_tuple, tuple)
             torch.testing.assert_close(_tensors(as_tuple), _tensors(as_dict))
+
+    def test_sdpa_can_dispatch_composite_models(self):
+        """The library's knows parts by its own names for them (Janus has its own test, too): here every part counts."""
+        for model_class in self.all_model_classes:
+            config, _ = self.model_tester.prepare_config_and_inputs_for_common()
+            with tempfile.TemporaryDirectory() as folder:
+                model_class(config).save_pretrained(folder)
+                for attention in ("sdpa", "eager"):
+                    model = model_class.from_pretrained(folder, attn_implementation=attention)
+                    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+                    self.assertGreater(len(parts), 1)
+                    self.assertEqual({part.config._attn_implementation for part in parts}, {attention})
 
 
 def _tensors(value) -> list[torch.Tensor]:
