@@ -36,12 +36,12 @@ class SetokModelTester:
             "max_position_embeddings": self.text_length, "pad_token_id": 1, "bos_token_id": None, "eos_token_id": None,
         } | sizes  # fmt: skip
         tokens = {"hidden_size": self.hidden_size, "fixed_tokens": fixed_tokens}
-        self.values = tiny_setok().config.to_dict() | tokens | {"text_config": text_config}
+        self.setok_values = tiny_setok().config.to_dict() | tokens | {"text_config": text_config}
         encoder = self.get_config().vision_config
         self.image_size, self.seq_length = encoder.image_size, (encoder.image_size // encoder.patch_size) ** 2
 
     def get_config(self):
-        return SetokConfig(**self.values)
+        return SetokConfig(**self.setok_values)
 
     def prepare_config_and_inputs_for_common(self):
         pixel_values = floats_tensor([self.batch_size, 3, self.image_size, self.image_size])
@@ -65,7 +65,6 @@ class SetokModelTest(CommonTesterMixin, ModelTesterMixin, LocalPipelineTesterMix
     fixed_tokens = None
     test_resize_embeddings = False
     _is_composite = True
-    test_can_init_all_missing_weights_before_2023 = True  # asked of all models but the library's older ones
 
     def setUp(self):
         self.model_tester = SetokModelTester(self.fixed_tokens)
@@ -96,7 +95,7 @@ class SetokModelTest(CommonTesterMixin, ModelTesterMixin, LocalPipelineTesterMix
 
     def test_capture_outputs_decorator(self):
         """With eager attention: under SDPA attentions are refused in a sentence, where the library gives None."""
-        self.model_tester.values["attn_implementation"] = "eager"
+        self.model_tester.setok_values["attn_implementation"] = "eager"
         super().test_capture_outputs_decorator()
 
     @parameterized.expand(TEST_EAGER_MATCHES_SDPA_INFERENCE_PARAMETERIZATION)

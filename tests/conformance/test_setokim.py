@@ -40,8 +40,8 @@ class SetokimModelTester:
     vocab_size, hidden_size, num_hidden_layers, num_attention_heads = 99, 32, 2, 4
 
     def __init__(self, fixed_tokens: int | None):
-        vision_config = tiny_setok().config.to_dict() | {"fixed_tokens": fixed_tokens}
-        self.image_size = vision_config["vision_config"]["image_size"]
+        self.setok_values = tiny_setok().config.to_dict() | {"fixed_tokens": fixed_tokens}
+        self.image_size = self.setok_values["vision_config"]["image_size"]
         text_config = {
             "model_type": "llama", "vocab_size": self.vocab_size, "hidden_size": self.hidden_size,
             "intermediate_size": 37, "num_hidden_layers": self.num_hidden_layers, "max_position_embeddings": 512,
@@ -49,7 +49,7 @@ class SetokimModelTester:
             "bos_token_id": FIRST_WORD, "eos_token_id": None,
         }  # fmt: skip
         self.values = TINY_HEADS | {
-            "vision_config": vision_config, "text_config": text_config, "image_start_token_id": IMAGE_START,
+            "vision_config": self.setok_values, "text_config": text_config, "image_start_token_id": IMAGE_START,
             "image_token_id": IMAGE, "image_end_token_id": IMAGE_END, "mask_token_id": MASK,
         }  # fmt: skip
         if fixed_tokens is not None:  # states are of the sequence that the language model reads
@@ -73,7 +73,6 @@ class SetokimTesterMixin(CommonTesterMixin, ModelTesterMixin, GenerationTesterMi
     additional_model_inputs = ["pixel_values"]
     fixed_tokens = None
     _is_composite = True
-    test_can_init_all_missing_weights_before_2023 = True  # asked of all models but the library's older ones
 
     def setUp(self):
         self.model_tester = SetokimModelTester(self.fixed_tokens)
