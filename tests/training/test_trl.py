@@ -6,7 +6,18 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
+from trl import (
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    KTOConfig,
+    KTOTrainer,
+    RLOOConfig,
+    RLOOTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
 
 import modeling_setok
 from modeling_setok import SetokimForConditionalGeneration
@@ -94,6 +105,25 @@ def test_rloo_makes_its_reference(folder, settings):
     trainer = RLOOTrainer(**load(folder), reward_funcs=reward, args=arguments, train_dataset=texts(folder))
     assert len(train(trainer)) == 1
     assert type(trainer.ref_model) is SetokimForConditionalGeneration
+
+
+def test_grpo_on_requests_to_draw(folder, settings):
+    """It suppresses the tokens of images by itself: the model writes what it otherwise would paint."""
+    dataset = Dataset.from_list([{"prompt": [{"role": "user", "content": "Draw: a dog."}]}] * 4)
+    arguments = GRPOConfig(**settings, num_generations=2, max_completion_length=6)
+    written = []
+
+    def reward(completions, completion_ids, **kwargs):
+        written.extend(completion_ids)
+        return [float(len(ids)) for ids in completion_ids]
+
+    trainer = GRPOTrainer(**load(folder), reward_funcs=reward, args=arguments, train_dataset=dataset)
+    config = trainer.model.config
+    trainer.model.generation_config.sequence_bias = {(config.image_start_token_id,): 50.0}  # it would paint at once
+    (loss,) = train(trainer)
+    assert torch.isfinite(torch.tensor(loss))
+    marks = {config.image_start_token_id, config.image_token_id, config.image_end_token_id}
+    assert written and all(len(ids) and not marks & set(ids) for ids in written)
 
 
 def test_sft_by_path(folder, settings):
