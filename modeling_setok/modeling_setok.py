@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Unpack
@@ -16,6 +16,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
+from .attention_of_parts import AttentionOfPartsMixin, with_attention_of
 from .concept_contrastive import concept_contrastive_loss, mean_token, unit
 from .configuration_setok import SetokConfig
 from .detokenizer import SetokDetokenizer
@@ -73,7 +74,7 @@ class SetokForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-class SetokPreTrainedModel(PreTrainedModel):
+class SetokPreTrainedModel(AttentionOfPartsMixin, PreTrainedModel):
     config: SetokConfig
     base_model_prefix = "setok"
     main_input_name = "pixel_values"
@@ -100,10 +101,6 @@ class SetokPreTrainedModel(PreTrainedModel):
         elif isinstance(module, ConceptBank):
             init.zeros_(module.features)
 
-    def set_attn_implementation(self, attn_implementation: str | dict, **kwargs) -> None:
-        """As ever, but an encoder that lacks what is asked of the whole keeps its own attention."""
-        super().set_attn_implementation(attention_of_parts(self, attn_implementation), **kwargs)
-
     def save_pretrained(self, save_directory, **kwargs):
         if self.is_remote_code():  # AutoModel loads the base model from any of them; transformers adds the class itself
             self.config.auto_map = {"AutoModel": "modeling_setok.SetokModel"}
@@ -125,7 +122,7 @@ class SetokModel(SetokPreTrainedModel):
         super().__init__(config)
         # In the dtype that all else is made in: transformers tells it to parts, but not to the parts of parts
         make_encoder = partial(AutoModel.from_config, dtype=torch.get_default_dtype())
-        self.vision_encoder = _with_attention_of(config, make_encoder, config.vision_config)
+        self.vision_encoder = with_attention_of(config, make_encoder, config.vision_config)
         if self.vision_encoder.main_input_name != "pixel_values":
             raise ValueError(f"vision_config must be of a vision model, got {config.vision_config.model_type!r}.")
         self.token_clustering = TokenClustering(config)
@@ -358,7 +355,7 @@ class SetokForPreTraining(SetokPreTrainedModel):
         self.logit_scale = nn.Parameter(torch.empty(()))
         self.text_model = None
         if config.text_config is not None:
-            self.text_model = _with_attention_of(config, _text_model, config.text_config)
+            self.text_model = with_attention_of(config, _text_model, config.text_config)
         if config.concept_names is not None:
             self.concept_bank = ConceptBank(len(config.concept_names), config.text_feature_dim)
         self.post_init()
@@ -653,54 +650,6 @@ def _given_outputs(outputs: ModelOutput, config, **asked) -> dict[str, tuple[tor
                 f"(model.set_attn_implementation); leave output_{name} out otherwise."
             )
     return given
-
-
-def attention_of_parts(model: PreTrainedModel, attn_implementation: str | dict) -> dict:
-    """What `model.set_attn_implementation` is to pass on, spelled out for each part of a SeTok or Setokim.
-
-    An encoder of SeTok that lacks what is asked of all (a CNN has no attention) gets its own default; named itself, it
-    is refused as ever. Configurations of parts that this model does not have, such as the detokenizer's of a
-    `SetokModel`, are set here: transformers would warn that it could not check them.
-    """
-    parts = {id(part.config): part for part in model.modules() if isinstance(part, PreTrainedModel)}
-
-    def spell_out(config, asked: str | dict) -> dict:
-        named = isinstance(asked, dict)
-        spelled = {"": asked.get("", config._attn_implementation) if named else asked}
-        for key in config.sub_configs:
-            sub_config = getattr(config, key)
-            part = parts.get(id(sub_config))
-            wanted = asked.get(key, {}) if named else asked
-            if part is None and sub_config is not None and wanted:
-                sub_config._attn_implementation = wanted
-            elif part is not None:
-                if not named and config.model_type == SetokConfig.model_type and _lacks_attention(part, wanted):
-                    wanted = part.get_correct_attn_implementation(None)
-                spelled[key] = spell_out(sub_config, wanted)
-        return spelled
-
-    return spell_out(model.config, attn_implementation)
-
-
-def _with_attention_of(config: SetokConfig, make: Callable[..., PreTrainedModel], encoder_config) -> PreTrainedModel:
-    """An encoder with the attention of `config`, or with its own default where it lacks that (see above)."""
-    asked = encoder_config._attn_implementation
-    try:
-        return make(encoder_config)
-    except ValueError:
-        if asked is None or asked != config._attn_implementation:
-            raise
-        encoder = make(encoder_config, attn_implementation=None)
-        if not _lacks_attention(encoder, asked):
-            raise
-        return encoder
-
-
-def _lacks_attention(model: PreTrainedModel, implementation: str) -> bool:
-    supported = {
-        "sdpa": model._supports_sdpa, "flash": model._supports_flash_attn, "flex": model._supports_flex_attn
-    }  # fmt: skip
-    return any(kind in implementation and not supports for kind, supports in supported.items())
 
 
 def _patch_dim(vision_config) -> int:

@@ -19,6 +19,7 @@ from transformers.quantizers import AutoQuantizationConfig
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .attention_of_parts import AttentionOfPartsMixin
 from .configuration_setokim import SPECIAL_TOKEN_IDS, SetokimConfig
 from .detokenizer import SetokDetokenizer
 from .diffusion_head import DiffusionHead
@@ -31,7 +32,6 @@ from .modeling_setok import (
     _image_size,
     _patch_dim,
     _refuse_unknown,
-    attention_of_parts,
 )
 from .placeholders import ExpandedSequence, expand_placeholders, gather_positions, past_length
 from .tasks_setokim import SetokimTasksMixin
@@ -85,7 +85,7 @@ class SetokimCausalLMOutput(ModelOutput):
     mask_logits: torch.FloatTensor | None = None
 
 
-class SetokimPreTrainedModel(PreTrainedModel):
+class SetokimPreTrainedModel(AttentionOfPartsMixin, PreTrainedModel):
     """What SeTok's stage has trained is frozen in a model that was made or loaded, until a recipe asks otherwise: no
     trainer of text alone moves it, and batch statistics stay as they are.
 
@@ -116,10 +116,6 @@ class SetokimPreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # the other is the loading report
         model._freeze_parts()  # loading makes every parameter trainable
         return loaded
-
-    def set_attn_implementation(self, attn_implementation: str | dict, **kwargs) -> None:
-        """As ever, but a vision encoder that lacks what is asked of the whole keeps its own attention."""
-        super().set_attn_implementation(attention_of_parts(self, attn_implementation), **kwargs)
 
     @property
     def input_device(self) -> torch.device:
