@@ -18,7 +18,7 @@ from tests.test_modeling_common import (
 )
 from torch import nn
 
-from modeling_setok import SetokimConfig, SetokimForConditionalGeneration, SetokimModel
+from modeling_setok import SetokimConfig, SetokimForConditionalGeneration, SetokimModel, SetokimModelOutput
 from tests.conformance.common import CommonTesterMixin
 from tests.conformance.pipelines import LocalPipelineTesterMixin
 from tests.setokim_testing import TINY_HEADS, tiny_processor, tiny_setok, tiny_setokim
@@ -193,8 +193,8 @@ class SetokimModelTest(SetokimTesterMixin, unittest.TestCase):
         @functools.wraps(forward)
         def compact_forward(model, *args, **kwargs):
             outputs = forward(model, *args, **kwargs)
-            outputs.hidden_states, outputs.expanded = (outputs.last_hidden_state,), None
-            return outputs
+            compact = {"hidden_states": (outputs.last_hidden_state,), "expanded": None}
+            return SetokimModelOutput(**outputs | compact)
 
         with mock.patch.object(SetokimModel, "forward", compact_forward):
             yield
