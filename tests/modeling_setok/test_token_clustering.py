@@ -13,7 +13,7 @@ MODES = [(criterion, assignment) for criterion in ("relative", "product") for as
 modes = pytest.mark.parametrize(("criterion", "assignment"), MODES)
 SIZES = [(1, 5), (10, 7), (64, 32), (256, 96), (729, 1152)]
 # Of scores of one image alone, beside others or with padding: sums round by their place in a batch, otherwise on every
-# processor. At most 5e-7 was measured (x86-64 with and without AVX2 and AVX-512, 1 to 3 threads).
+# processor. At most 5e-7 was measured (x86-64 with and without AVX2 and AVX-512, one thread).
 ROUNDING = 1e-5
 
 
