@@ -345,7 +345,7 @@ class SetokimModel(SetokimPreTrainedModel):
             raise ValueError("Give either input_ids or inputs_embeds.")
         ids = input_ids if inputs_embeds is None else self.find_marks(inputs_embeds)
         features, expanded = self._features(ids, pixel_values, masks, mm_encoder_outputs), None
-        has_mask = attention_mask is not None and getattr(attention_mask, "ndim", None) == 2
+        has_mask = getattr(attention_mask, "ndim", None) == 2  # with a static cache it is made already, or several are
         past = past_length(past_key_values) if features is not None or has_mask else 0
         if features is not None:
             expanded = self._expand(ids, attention_mask, position_ids, features, past)
