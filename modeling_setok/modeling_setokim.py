@@ -6,6 +6,7 @@ model over this expanded sequence, and hands back the hidden states of the compa
 
 import copy
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .attention_of_parts import AttentionOfPartsMixin
@@ -325,7 +326,7 @@ class SetokimModel(SetokimPreTrainedModel):
         masks: torch.Tensor | None = None,
         mm_encoder_outputs: dict | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SetokimModelOutput:
         """
         Args:
@@ -579,7 +580,7 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         mm_encoder_outputs: dict | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SetokimCausalLMOutput:
         """
         Args:
