@@ -298,7 +298,7 @@ class SetokimGenerationMixin(GenerationMixin):
     def decode_images(self, visual_tokens: list[torch.Tensor]) -> torch.Tensor:
         """Paints images (n, 3, S, S), normalised as by the image processor, from visual tokens, each (n_i, D)."""
         tokens, token_mask = self._pad(visual_tokens)
-        return self.detokenizer(tokens.to(self.detokenizer.dtype), token_mask)
+        return self.detokenizer(tokens, token_mask)
 
     @torch.no_grad()
     def predict_masks(self, pixel_values: torch.Tensor, visual_tokens: list[torch.Tensor]) -> torch.Tensor:

@@ -28,7 +28,6 @@ MIXINS = {
 
 # The library's tables of its own models, by which the common tests tell apart what has a loss and what kind of labels
 modeling_auto.MODEL_MAPPING_NAMES.update(setok="SetokModel", setokim="SetokimModel")
-modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES["setokim"] = "SetokimForConditionalGeneration"
 
 mixin_of = {}  # of each test's id
 
