@@ -310,10 +310,9 @@ class SetokimGenerationMixin(GenerationMixin):
             raise ValueError(
                 f"{len(visual_tokens)} sets of visual tokens need as many images, got {len(pixel_values)}."
             )
-        outputs = self.model.setok(pixel_values.to(self.input_device), return_dict=True)
+        patch_embeddings, grid_size = self.model.setok.get_patch_embeddings(pixel_values.to(self.input_device))
         tokens, token_mask = self._pad(visual_tokens)
-        tokens = self.model.normalize_tokens(tokens)
-        return self.mask_decoder(outputs.patch_embeddings, outputs.grid_size, tokens, token_mask)
+        return self.mask_decoder(patch_embeddings, grid_size, self.model.normalize_tokens(tokens), token_mask)
 
     @torch.no_grad()
     def ground_tokens(self, pixel_values: torch.Tensor, visual_tokens: list[torch.Tensor]) -> list[torch.Tensor]:
