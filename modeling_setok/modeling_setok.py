@@ -621,8 +621,9 @@ def _text_model(text_config, **kwargs) -> PreTrainedModel:
 
 def _refuse_unknown(kwargs: dict, part: nn.Module | None = None) -> None:
     """Raises for keywords that are neither the part's, to which they go, nor those that transformers passes to any."""
-    known = set() if part is None else inspect.signature(part.forward).parameters.keys()
-    unknown = [name for name in kwargs if name not in COMMON_ARGUMENTS and name not in known]
+    unknown = [name for name in kwargs if name not in COMMON_ARGUMENTS]
+    if unknown and part is not None:
+        unknown = [name for name in unknown if name not in inspect.signature(part.forward).parameters]
     if unknown:
         raise TypeError(f"Unknown arguments {unknown}: the docstring says which there are.")
 

@@ -399,11 +399,10 @@ class SetokimModel(SetokimPreTrainedModel):
 
     def find_marks(self, inputs_embeds: torch.Tensor) -> torch.LongTensor:
         """(B, T) long: for embeddings (B, T, hidden) the ids of Setokim's special tokens, -1 wherever there is none."""
+        ids = torch.tensor([getattr(self.config, name) for name in SPECIAL_TOKEN_IDS], device=inputs_embeds.device)
         found = torch.full(inputs_embeds.shape[:2], -1, device=inputs_embeds.device)
-        for name in SPECIAL_TOKEN_IDS:
-            token_id = torch.tensor(getattr(self.config, name), device=inputs_embeds.device)
-            is_mark = (inputs_embeds == self.get_input_embeddings()(token_id).to(inputs_embeds)).all(-1)
-            found = torch.where(is_mark, token_id, found)
+        for token_id, mark in zip(ids, self.get_input_embeddings()(ids).to(inputs_embeds), strict=True):
+            found = torch.where((inputs_embeds == mark).all(-1), token_id, found)
         return found
 
     def _expand(self, input_ids, attention_mask, position_ids, features, past: int = 0) -> ExpandedSequence | None:
