@@ -15,7 +15,6 @@ from transformers.generation import (
     LogitsProcessorList,
 )
 
-from .configuration_setokim import SPECIAL_TOKEN_IDS
 from .placeholders import gather_positions, past_length
 
 
@@ -205,7 +204,8 @@ class SetokimGenerationMixin(GenerationMixin):
         for name in ("assistant_early_exit", "use_mtp"):
             if option(name):
                 raise ValueError(f"{name} needs layers that Setokim does not have: give an assistant_model instead.")
-        image_ids = {getattr(self.config, name) for name in SPECIAL_TOKEN_IDS}
+        config = self.config
+        image_ids = {config.image_start_token_id, config.image_token_id, config.image_end_token_id}
         return "suppress_tokens" if image_ids & set(option("suppress_tokens") or ()) else None
 
     def _expand_prompt(self, input_ids, kwargs: dict, option) -> tuple[torch.LongTensor | None, dict]:

@@ -245,6 +245,16 @@ def test_suppressed_tokens_of_images(processor, make_model, name):
     assert not any(scores.isnan().any() or (scores == -torch.inf).all(1).any() for scores in output.scores)
 
 
+def test_suppressing_masks_changes_nothing(processor, make_model):
+    """They are never generated: an answer may have images as before."""
+    model = make_model()
+    model.generation_config.sequence_bias = {(model.config.image_start_token_id,): 50.0}
+    inputs = inputs_of(processor, ["Draw: a dog."])
+    expected = greedy(model, inputs)
+    assert (expected == model.config.image_token_id).any()
+    assert greedy(model, inputs, suppress_tokens=[model.config.mask_token_id]).equal(expected)
+
+
 def test_strings_that_stop(processor, model):
     """The tokenizer that they need is no argument of the model."""
     inputs = inputs_of(processor, [f"{IMAGE} and {IMAGE} differ"])
