@@ -24,7 +24,7 @@ from processing import SetokImageProcessor, SetokimProcessor
 from training.data import EmojiScenes, SceneConfig, language
 from training.demo import NAMED_FROM, load_setok, load_setokim
 from training.demo_tasks import CAVEAT, INSTRUCTION, PROMPT
-from training.report import choose_device
+from training.evaluation.report import choose_device
 from training.workbench import Workbench
 
 TITLE = "SeTok and Setokim"

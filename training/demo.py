@@ -21,7 +21,7 @@ from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor, contact_sheet, draw_concept_tokens, side_by_side
 from training import demo_tasks
 from training.data import Scene, SceneConfig, make_scene
-from training.metrics import PeakSignalNoiseRatio, patch_labels
+from training.evaluation.metrics import PeakSignalNoiseRatio, patch_labels
 
 PHOTOGRAPHS = ("astronaut", "coffee")  # two of those inside scikit-image's package: nothing is downloaded
 SHOWN_WIDTH, SHOWN_HEIGHT = 512, 1024  # largest size in pixels at which pictures are shown; one width makes columns

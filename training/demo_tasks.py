@@ -13,7 +13,7 @@ from modeling_setok.tasks_setokim import CAPTION_REQUEST, SEGMENT_REQUEST
 from processing import SetokimProcessor, contact_sheet, draw_mask, side_by_side
 from training.data import TASKS, SceneConfig, concept_names, language, make_scene
 from training.data.tasks import QUESTIONS, Draw
-from training.metrics import ReferringIoU
+from training.evaluation.metrics import ReferringIoU
 
 PROMPT = "Draw: a red car, an owl and a cupcake on a plain blue background."
 CAVEAT = (

@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from training import evaluate_setok, evaluate_setokim
-from training.report import Row, markdown_rows
+from training.evaluation import evaluate_setok, evaluate_setokim
+from training.evaluation.report import Row, markdown_rows
 
 ROOT = Path(__file__).parents[1]
 MODEL_CARDS = ROOT / "model_cards"

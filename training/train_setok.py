@@ -26,7 +26,7 @@ from training.data import (
 )
 from training.data.collator import SetokCollator
 from training.encoder_pretraining import SetokEncoderPretraining
-from training.evaluate_setok import Example, evaluate_setok
+from training.evaluation.evaluate_setok import Example, evaluate_setok
 from training.freezing import part_sizes, train_only
 from training.losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss
 from training.recipe import last_checkpoint, parse_recipe, update_config

@@ -14,7 +14,7 @@ from modeling_setok import SetokConfig, SetokForPreTraining
 from processing import SetokImageProcessor
 from training import demo, demo_tasks
 from training.data import SceneConfig, concept_names, make_scene
-from training.metrics import patch_labels
+from training.evaluation.metrics import patch_labels
 
 NAMES = list(concept_names("tiny"))
 SIZE, GRID = 32, 8

@@ -126,7 +126,7 @@ def test_tells_what_is_missing(folder, monkeypatch):
     other = (SHIPPED["setokim-emoji-tiny"] / "results.json").read_text()
     for text in ("{}", '{"arguments": {}, "results": {}}', other):
         (folder / "results.json").write_text(text)
-        with pytest.raises(ValueError, match="is not what training.evaluate_setok --output writes"):
+        with pytest.raises(ValueError, match="is not what training.evaluation.evaluate_setok --output writes"):
             measured_card(folder)
     (folder / "results.json").write_text("[]")
     with pytest.raises(ValueError, match="is not a JSON object"):

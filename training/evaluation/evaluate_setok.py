@@ -1,4 +1,4 @@
-"""Measures a SeTok: python -m training.evaluate_setok --model model_cards/setok-emoji-tiny"""
+"""Measures a SeTok: python -m training.evaluation.evaluate_setok --model model_cards/setok-emoji-tiny"""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from transformers import HfArgumentParser
 from modeling_setok import SetokForPreTraining
 from processing import SetokImageProcessor
 from training.data import EmojiScenes, Scene, SceneConfig
-from training.metrics import (
+from training.evaluation.metrics import (
     AdjustedRandIndex,
     MeanIoU,
     PeakSignalNoiseRatio,
@@ -28,7 +28,7 @@ from training.metrics import (
     kmeans_labels,
     patch_labels,
 )
-from training.report import HELD_OUT, Row, choose_device, format_rows, write_results
+from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, write_results
 
 GROUPINGS = ("setok", "kmeans", "grid")
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.metrics import AskedFound, MeanAbsoluteError, RPrecision
+from training.evaluation.metrics import AskedFound, MeanAbsoluteError, RPrecision
 
 
 def test_asked_found_by_hand():

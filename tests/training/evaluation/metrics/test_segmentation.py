@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from training.metrics import ReferringIoU, best_union, upsample_labels
+from training.evaluation.metrics import ReferringIoU, best_union, upsample_labels
 
 
 def masks(*rows):

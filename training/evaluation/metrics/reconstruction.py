@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from training.metrics.base import Metric
+from training.evaluation.metrics.base import Metric
 
 
 def _check_images(*batches: Tensor) -> None:

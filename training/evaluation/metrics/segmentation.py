@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.metrics.base import Metric
+from training.evaluation.metrics.base import Metric
 
 
 class ReferringIoU(Metric):

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from training.metrics.base import Metric
-from training.metrics.reconstruction import _check_images
+from training.evaluation.metrics.base import Metric
+from training.evaluation.metrics.reconstruction import _check_images
 
 
 class AskedFound(Metric):

@@ -10,9 +10,9 @@ from torch import nn
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokModelOutput
 from processing import SetokImageProcessor
-from training import evaluate_setok as script
 from training.data import SceneConfig, concept_names, make_scene
-from training.evaluate_setok import Example, evaluate_setok, format_table
+from training.evaluation import evaluate_setok as script
+from training.evaluation.evaluate_setok import Example, evaluate_setok, format_table
 
 NAMES = list(concept_names("tiny"))
 SIZE, GRID = 32, 8

@@ -1,6 +1,7 @@
 """Measures a Setokim on EmojiScenes.
 
-python -m training.evaluate_setokim --model model_cards/setokim-emoji-tiny --setok model_cards/setok-emoji-tiny
+python -m training.evaluation.evaluate_setokim \\
+  --model model_cards/setokim-emoji-tiny --setok model_cards/setok-emoji-tiny
 """
 
 import re
@@ -24,7 +25,7 @@ from training.data.emoji_scenes import PALETTE, scene_rng
 from training.data.language import NUMBERS, background, noun, plural
 from training.data.tasks import EDITS, QUESTIONS, REFERRING_REQUESTS, Draw, presence_question
 from training.data.tasks import TASKS as SCENE_TASKS
-from training.metrics import (
+from training.evaluation.metrics import (
     AnswerAccuracy,
     AskedFound,
     MeanAbsoluteError,
@@ -36,7 +37,7 @@ from training.metrics import (
     best_union,
     upsample_labels,
 )
-from training.report import HELD_OUT, Row, choose_device, format_rows, write_results
+from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, write_results
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@ import pytest
 
 from training.data import concept_names
 from training.data.language import NUMBERS, noun, plural
-from training.metrics import AnswerAccuracy, Mentions, ObjectF1, YesNo, normalize_answer
+from training.evaluation.metrics import AnswerAccuracy, Mentions, ObjectF1, YesNo, normalize_answer
 
 
 def test_normalized_answers_differ_in_words_only():

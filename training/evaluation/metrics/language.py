@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from training.metrics.base import Metric
+from training.evaluation.metrics.base import Metric
 
 
 def normalize_answer(text: str) -> str:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modeling_setok import SetokModel
-from training.benchmark_setok import REGIONS, benchmark_config, contestants, planted_patches, time_in_turns
+from training.evaluation.cost import REGIONS, benchmark_config, contestants, planted_patches, time_in_turns
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_the_three_ways_to_merge_give_the_same_tokens(model):
 
 @torch.no_grad()
 def test_a_baseline_that_disagrees_is_not_timed(model, monkeypatch):
-    monkeypatch.setattr("training.benchmark_setok.merge_in_a_loop", lambda *inputs: inputs[1].new_zeros(()))
+    monkeypatch.setattr("training.evaluation.cost.merge_in_a_loop", lambda *inputs: inputs[1].new_zeros(()))
     with pytest.raises(AssertionError, match="per-cluster loop"):
         contestants(model, batch=1)
 

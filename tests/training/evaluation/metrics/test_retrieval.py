@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.metrics import RPrecision
+from training.evaluation.metrics import RPrecision
 
 
 def test_r_precision_by_hand():

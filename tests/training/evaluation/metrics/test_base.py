@@ -1,6 +1,6 @@
 import pytest
 
-from training.metrics import RankCorrelation
+from training.evaluation.metrics import RankCorrelation
 
 
 def test_batches_add_up_and_compute_forgets():

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from training.metrics.base import Metric
+from training.evaluation.metrics.base import Metric
 
 
 def patch_labels(masks: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:

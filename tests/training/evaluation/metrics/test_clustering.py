@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from training.metrics import AdjustedRandIndex, MeanIoU, RankCorrelation, grid_labels, kmeans_labels, patch_labels
+from training.evaluation.metrics import (
+    AdjustedRandIndex,
+    MeanIoU,
+    RankCorrelation,
+    grid_labels,
+    kmeans_labels,
+    patch_labels,
+)
 
 
 def ari(prediction, reference):

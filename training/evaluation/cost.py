@@ -1,9 +1,9 @@
 """What SeTok costs beside its vision encoder, and what packing the clusters saves: times and their ratios in one run.
 
-    python -m training.benchmark_setok                       # the paper's model, 1 and 8 images (minutes on a CPU)
-    python -m training.benchmark_setok --tiny                # the same for a small model, in seconds
-    python -m training.benchmark_setok --parameters          # parameters of each part of the paper's model
-    python -m training.benchmark_setok --forward             # one forward of two photographs with random weights
+    python -m training.evaluation.cost                       # the paper's model, 1 and 8 images (minutes on a CPU)
+    python -m training.evaluation.cost --tiny                # the same for a small model, in seconds
+    python -m training.evaluation.cost --parameters          # parameters of each part of the paper's model
+    python -m training.evaluation.cost --forward             # one forward of two photographs with random weights
 
 Weights are random. The patches that are clustered and merged are planted: every image falls into 16 regions of uneven
 size, so that clusters are as many and as large as on photographs whatever the random encoder makes of an image.

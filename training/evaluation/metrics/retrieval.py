@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from training.metrics.base import Metric
+from training.evaluation.metrics.base import Metric
 
 
 class RPrecision(Metric):

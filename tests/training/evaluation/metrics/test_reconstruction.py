@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.metrics import FrechetDistance, PeakSignalNoiseRatio, StructuralSimilarity
+from training.evaluation.metrics import FrechetDistance, PeakSignalNoiseRatio, StructuralSimilarity
 
 
 def test_psnr_of_a_known_error():

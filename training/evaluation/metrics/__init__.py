@@ -1,0 +1,35 @@
+"""Metrics with the interface of the `evaluate` library: of SeTok (reconstruction, grouping, concept retrieval) and of
+Setokim (words, masks, painted pictures)."""
+
+from training.evaluation.metrics.base import Metric
+from training.evaluation.metrics.baselines import grid_labels, kmeans_labels
+from training.evaluation.metrics.clustering import AdjustedRandIndex, MeanIoU, RankCorrelation, patch_labels
+from training.evaluation.metrics.language import AnswerAccuracy, Mentions, ObjectF1, YesNo, normalize_answer
+from training.evaluation.metrics.painting import AskedFound, MeanAbsoluteError
+from training.evaluation.metrics.reconstruction import FrechetDistance, PeakSignalNoiseRatio, StructuralSimilarity
+from training.evaluation.metrics.retrieval import RPrecision
+from training.evaluation.metrics.segmentation import ReferringIoU, best_union, upsample_labels
+
+__all__ = [
+    "AdjustedRandIndex",
+    "AnswerAccuracy",
+    "AskedFound",
+    "FrechetDistance",
+    "MeanAbsoluteError",
+    "MeanIoU",
+    "Mentions",
+    "Metric",
+    "ObjectF1",
+    "PeakSignalNoiseRatio",
+    "RPrecision",
+    "RankCorrelation",
+    "ReferringIoU",
+    "StructuralSimilarity",
+    "YesNo",
+    "best_union",
+    "grid_labels",
+    "kmeans_labels",
+    "normalize_answer",
+    "patch_labels",
+    "upsample_labels",
+]
