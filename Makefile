@@ -30,7 +30,7 @@ demo: $(ASSEMBLED)
 	$(BIN)/python -m training.demo --output out $${IMAGE:+"--image=$$IMAGE"} $${PROMPT:+"--prompt=$$PROMPT"}
 
 $(ASSEMBLED): $(INSTALLED) $(wildcard model_cards/*/* modeling_setok/*.py processing/*.py)
-	$(BIN)/python -m training.push_to_hub --output build/hub --skip-check
+	$(BIN)/python -m training.hub.push_to_hub --output build/hub --skip-check
 	@touch $@
 
 app: $(INSTALLED)

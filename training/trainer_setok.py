@@ -79,7 +79,7 @@ class SetokTrainer(Trainer):
         self._loss_parts: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(2, device=self.args.device))
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """None: transformers' says nothing true of SeTok. `training.model_card` writes one from an evaluation."""
+        """None: transformers' says nothing true of SeTok. `training.hub.model_card` writes one from an evaluation."""
 
     # ---- the loss
 

@@ -79,7 +79,7 @@ class SetokimTrainerMixin:
             self.model.__class__ = model_class
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """None: the libraries' say nothing true of Setokim. `training.model_card` writes one from an evaluation."""
+        """None: the libraries' say nothing true of Setokim. `training.hub.model_card` writes one from an evaluation."""
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)

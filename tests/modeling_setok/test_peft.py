@@ -11,7 +11,7 @@ from processing import SetokimProcessor
 from tests.setokim_testing import pictures, tiny_processor, tiny_setokim
 from training.data import EmojiScenes, SceneConfig
 from training.data.setokim_collator import SetokimCollator
-from training.model_card import ROOT
+from training.hub.model_card import ROOT
 
 SHIPPED = ROOT / "model_cards" / "setokim-emoji-tiny"
 TARGETS = {"all-linear": "all-linear", "attention": ["q_proj", "v_proj"]}

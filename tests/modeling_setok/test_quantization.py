@@ -12,7 +12,7 @@ from modeling_setok import SetokimForConditionalGeneration, SetokimModel
 from processing import SetokimProcessor
 from tests.setokim_testing import tiny_processor, tiny_setokim
 from training.data import EmojiScenes
-from training.model_card import ROOT
+from training.hub.model_card import ROOT
 
 SHIPPED = ROOT / "model_cards" / "setokim-emoji-tiny"
 needs_bitsandbytes = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")

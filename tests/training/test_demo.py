@@ -230,7 +230,7 @@ def test_make_passes_pictures_and_prompts_on_as_they_are(tmp_path, monkeypatch):
         (tmp_path / name).touch()
 
     (tmp_path / "build" / "hub").mkdir(parents=True)
-    assemble = ["-m", "training.push_to_hub", "--output", "build/hub", "--skip-check"]
+    assemble = ["-m", "training.hub.push_to_hub", "--output", "build/hub", "--skip-check"]
     default = ["-m", "training.demo", "--output", "out"]
     monkeypatch.setenv("PROMPT", "$P$G")  # a shell's own
     assert make_demo() == assemble + default

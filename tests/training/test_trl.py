@@ -23,7 +23,7 @@ import modeling_setok
 from modeling_setok import SetokimForConditionalGeneration
 from processing import SetokimProcessor
 from tests.setokim_testing import pictures
-from training.model_card import ROOT, shipped_models
+from training.hub.model_card import ROOT, shipped_models
 
 SHIPPED = ROOT / "model_cards" / "setokim-emoji-tiny"
 LN_2 = 0.6931

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from modeling_setok import SetokForPreTraining
 from tests.hub_server import TOKEN, Hub, running_hub
 from tests.script_testing import ROOT, environment
-from training import push_to_hub
-from training.check_repository import same_numbers
-from training.model_card import measured_card, new_card, shipped_models
-from training.push_to_hub import assemble, check_files, load, prove, push
+from training.hub import push_to_hub
+from training.hub.check_repository import same_numbers
+from training.hub.model_card import measured_card, new_card, shipped_models
+from training.hub.push_to_hub import assemble, check_files, load, prove, push
 
 SHIPPED = {folder.name: folder for folder in shipped_models()}
 OWN_PACKAGES = ("modeling_setok", "processing", "training")
@@ -282,7 +282,7 @@ def hub():
 def published(hub, tmp_path_factory) -> list[str]:
     """The requests of our command while it pushed the shipped models into private repositories, as their cards say."""
     folder = tmp_path_factory.mktemp("push")
-    output = run(hub, folder, "-m", "training.push_to_hub", "--repo-id", "your-name", "--private")
+    output = run(hub, folder, "-m", "training.hub.push_to_hub", "--repo-id", "your-name", "--private")
     assert all(f"{name}: {hub.endpoint}/your-name/{name}/commit/" in output for name in SHIPPED)
     return [f"{method} {path.split('?')[0]}" for method, path, _ in hub.requests]
 

@@ -1,7 +1,7 @@
 """Writes what was measured into model cards, as it stands in their results files:
 
-python -m training.model_card                                            the shipped models and the README
-python -m training.model_card runs/my-setok --license cc-by-4.0          a model of your own, with a new card at first
+python -m training.hub.model_card                                            the shipped models and the README
+python -m training.hub.model_card runs/my-setok --license cc-by-4.0          a model of your own, with a new card at first
 """
 
 import argparse
@@ -56,7 +56,9 @@ def measured_card(folder: Path) -> str:
     """
     path = folder / "README.md"
     if not path.exists():
-        raise ValueError(f"{folder} has no model card: python -m training.model_card {folder} --license ... makes one.")
+        raise ValueError(
+            f"{folder} has no model card: python -m training.hub.model_card {folder} --license ... makes one."
+        )
     text = path.read_text(encoding="utf-8")
     if "results.json" not in {match[1] for match in _TABLE.finditer(text)}:
         raise ValueError(

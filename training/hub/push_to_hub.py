@@ -1,7 +1,7 @@
 """Makes a complete Hub repository of a model and its card, checks that it loads without this project, and publishes it:
 
-python -m training.push_to_hub --output build/hub [--skip-check]                        all of model_cards/, on disk
-python -m training.push_to_hub model_cards/setok-emoji-tiny --repo-id me/setok-emoji-tiny [--private] [--revision v1]
+python -m training.hub.push_to_hub --output build/hub [--skip-check]                        all of model_cards/, on disk
+python -m training.hub.push_to_hub model_cards/setok-emoji-tiny --repo-id me/setok-emoji-tiny [--private] [--revision v1]
 """
 
 import argparse
@@ -25,7 +25,7 @@ from transformers import AutoConfig
 
 import modeling_setok
 from processing import SetokImageProcessor, SetokimProcessor
-from training.model_card import FILL_IN, NAMESPACE, ROOT, measured_card, shipped_models
+from training.hub.model_card import FILL_IN, NAMESPACE, ROOT, measured_card, shipped_models
 
 WEIGHTS = "model*.safetensors*"  # and the index of shards
 _LINK = re.compile(r"""(?:\]\(|src=["'])(?:\./)?([^)"'#\s]+)""")
@@ -67,7 +67,7 @@ def check_files(folder: Path) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
     if text != up_to_date:
         raise ValueError(
-            f"{folder / 'README.md'} does not say what results.json says: python -m training.model_card {folder}"
+            f"{folder / 'README.md'} does not say what results.json says: python -m training.hub.model_card {folder}"
         )
     if FILL_IN in text:
         raise ValueError(f"{folder / 'README.md'} is unfinished: write what its author has to ('{FILL_IN}: ...').")

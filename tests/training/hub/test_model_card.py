@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from training import model_card
-from training.model_card import FILL_IN, ROOT, fill_tables, measured_card, new_card, shipped_models
+from training.hub import model_card
+from training.hub.model_card import FILL_IN, ROOT, fill_tables, measured_card, new_card, shipped_models
 
 SHIPPED = {folder.name: folder for folder in shipped_models()}
 

@@ -1,6 +1,6 @@
 """Loads repositories of SeTok and Setokim models as a stranger does, with their own code, and tells what works:
 
-python training/check_repository.py REPOSITORY [...]     folders or Hub ids
+python training/hub/check_repository.py REPOSITORY [...]     folders or Hub ids
 
 It needs torch, transformers, pillow and numpy, diffusers to paint, and nothing of this project: whatever of it is
 installed is hidden first.
