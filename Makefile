@@ -34,7 +34,7 @@ $(ASSEMBLED): $(INSTALLED) $(wildcard model_cards/*/* modeling_setok/*.py proces
 	@touch $@
 
 app: $(INSTALLED)
-	$(BIN)/python -m training.app
+	$(BIN)/python -m training.demo.app
 
 test: lint
 	$(BIN)/python -m pytest

@@ -1,7 +1,7 @@
 """Writes what was measured into model cards, as it stands in their results files:
 
-python -m training.hub.model_card                                            the shipped models and the README
-python -m training.hub.model_card runs/my-setok --license cc-by-4.0          a model of your own, with a new card at first
+python -m training.hub.model_card                                        the shipped models and the README
+python -m training.hub.model_card runs/my-setok --license cc-by-4.0      a model of your own, with a new card at first
 """
 
 import argparse
@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from training.evaluation import evaluate_setok, evaluate_setokim
 from training.evaluation.report import Row, markdown_rows
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODEL_CARDS = ROOT / "model_cards"
 NAMESPACE = "your-name"  # in cards, until a model is pushed
 FILL_IN = "(Fill in"  # begins what a new card leaves to its author

@@ -1,7 +1,7 @@
 """Makes a complete Hub repository of a model and its card, checks that it loads without this project, and publishes it:
 
-python -m training.hub.push_to_hub --output build/hub [--skip-check]                        all of model_cards/, on disk
-python -m training.hub.push_to_hub model_cards/setok-emoji-tiny --repo-id me/setok-emoji-tiny [--private] [--revision v1]
+python -m training.hub.push_to_hub --output build/hub [--skip-check]                   all of model_cards/, on disk
+python -m training.hub.push_to_hub model_cards/setok-emoji-tiny --repo-id me/setok-emoji-tiny [--private] [--revision R]
 """
 
 import argparse

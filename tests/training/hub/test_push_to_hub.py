@@ -24,7 +24,7 @@ from training.hub.push_to_hub import assemble, check_files, load, prove, push
 
 SHIPPED = {folder.name: folder for folder in shipped_models()}
 OWN_PACKAGES = ("modeling_setok", "processing", "training")
-CHECK = ROOT / "training" / "check_repository.py"
+CHECK = ROOT / "training" / "hub" / "check_repository.py"
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from transformers import GPT2Config
 
 from modeling_setok import SetokConfig, SetokForPreTraining
 from processing import SetokImageProcessor
-from training import demo, demo_tasks
 from training.data import SceneConfig, concept_names, make_scene
+from training.demo import __main__ as demo
+from training.demo import conversation, models, pictures, tokens
 from training.evaluation.metrics import patch_labels
 
 NAMES = list(concept_names("tiny"))
@@ -78,31 +79,31 @@ def test_scenes_and_photographs(run, model):
     assert sheet.size == (max(row.width for row in rows), sum(row.height for row in rows))
     assert all(row.width > 3 * 512 and row.height > 512 for row in rows[:4])
 
-    pictures = demo.make_scenes(3, SIZE) + demo.load_photographs()
+    shown = pictures.make_scenes(3, SIZE) + pictures.load_photographs()
     with torch.no_grad():
         counts = [
             int(model.setok(PROCESSOR(picture.image, return_tensors="pt")["pixel_values"]).num_tokens[0])
-            for picture in pictures
+            for picture in shown
         ]
     assert [int(count) for count in re.findall(r"^(\d+) concept tokens?,", printed, re.M)] == counts
-    for picture in pictures[:3]:
+    for picture in shown[:3]:
         assert f"{picture.title}: {', '.join(picture.scene.names)}\n" in printed
     summary = printed[printed.index("  picture  ") :].splitlines()[1:6]
-    objects = [str(len(picture.scene.names)) for picture in pictures[:3]] + ["-", "-"]
-    for line, picture, *numbers in zip(summary, pictures, objects, counts, strict=True):
+    objects = [str(len(picture.scene.names)) for picture in shown[:3]] + ["-", "-"]
+    for line, picture, *numbers in zip(summary, shown, objects, counts, strict=True):
         assert line.strip().startswith(picture.title)
         assert line.strip().removeprefix(picture.title).split()[:2] == [str(number) for number in numbers]
     assert f"knows {len(NAMES)} concepts and no others" in printed
 
 
 def test_scenes_are_of_the_test_split_and_of_rising_complexity():
-    pictures = demo.make_scenes(4, SIZE)
-    assert [len(picture.scene.names) for picture in pictures] == [1, 3, 4, 6]
+    shown = pictures.make_scenes(4, SIZE)
+    assert [len(picture.scene.names) for picture in shown] == [1, 3, 4, 6]
     expected = make_scene("test", 1, SceneConfig(image_size=SIZE, min_objects=3, max_objects=3))
-    assert np.array_equal(np.array(pictures[1].image), expected.image)
-    assert demo.make_scenes(0, SIZE) == []
+    assert np.array_equal(np.array(shown[1].image), expected.image)
+    assert pictures.make_scenes(0, SIZE) == []
     with pytest.raises(ValueError, match="-1"):
-        demo.make_scenes(-1, SIZE)
+        pictures.make_scenes(-1, SIZE)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "1", "P", "CMYK", "I;16"])
@@ -129,12 +130,12 @@ def test_orientation_and_transparency(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     gradient(40, 20).save(tmp_path / "turned.png", exif=exif)
-    turned = demo.read_picture(str(tmp_path / "turned.png"), PROCESSOR)
+    turned = pictures.read_picture(str(tmp_path / "turned.png"), PROCESSOR)
     assert turned.name == "turned" and turned.image.size == (20, 40)
     assert turned.image.getpixel((19, 0)) == gradient(40, 20).getpixel((0, 0))
 
     Image.new("RGBA", (5, 5), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert demo.read_picture(str(tmp_path / "clear.png"), PROCESSOR).image.getpixel((2, 2)) == (255, 255, 255)
+    assert pictures.read_picture(str(tmp_path / "clear.png"), PROCESSOR).image.getpixel((2, 2)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (700, 3), (3, 700), (1600, 900)])
@@ -194,12 +195,12 @@ def test_a_setokim_works_on_a_scene_and_a_sentence(run, setokim_folder, monkeypa
     monkeypatch.setattr(demo, "load_photographs", list)  # none: they take the most time
     printed, output = run("--setokim", setokim_folder, "--num_scenes", "1")
     sheet = (output / "setokim.png").read_bytes()
-    setokim, processor = demo.load_setokim(setokim_folder)
-    scene = demo_tasks.exercise_about_scene(24)
+    setokim, processor = models.load_setokim(setokim_folder)
+    scene = conversation.exercise_about_scene(24)
     for question, truth in scene.questions:
         answer = setokim.ask(processor, scene.picture, question)
         assert f"  user   {question}\n  model  {answer}\n  truth  {truth}\n" in printed
-    assert demo_tasks.PROMPT in printed and demo_tasks.CAVEAT not in printed
+    assert conversation.PROMPT in printed and conversation.CAVEAT not in printed
     again, _ = run("--setokim", setokim_folder, "--num_scenes", "1")
     assert again[again.index("Setokim on") :] == printed[printed.index("Setokim on") :]
     assert (output / "setokim.png").read_bytes() == sheet
@@ -210,8 +211,8 @@ def test_a_setokim_works_on_own_pictures_and_prompts(run, setokim_folder, tmp_pa
     gradient(70, 40).save(path)
     printed, output = run("--setokim", setokim_folder, "--image", path, path, "--prompt", 'a "red" car')
     assert printed.count("Setokim on my own\n") == 2 and 'user   a "red" car\n' in printed
-    assert "truth" not in printed[printed.index("Setokim on") : printed.index(demo_tasks.CAVEAT)]
-    assert Image.open(output / "setokim.png").width > 3 * demo_tasks.TILE
+    assert "truth" not in printed[printed.index("Setokim on") : printed.index(conversation.CAVEAT)]
+    assert Image.open(output / "setokim.png").width > 3 * conversation.TILE
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
@@ -221,7 +222,7 @@ def test_make_passes_pictures_and_prompts_on_as_they_are(tmp_path, monkeypatch):
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         return result.stdout.split("\0")[:-1]
 
-    shutil.copy(Path(__file__).parents[2] / "Makefile", tmp_path)
+    shutil.copy(Path(__file__).parents[3] / "Makefile", tmp_path)
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")  # says how it was called
@@ -243,10 +244,10 @@ def test_make_passes_pictures_and_prompts_on_as_they_are(tmp_path, monkeypatch):
 
 
 def test_psnr_is_taken_in_the_size_that_is_painted(model, monkeypatch):
-    grey = demo.Picture("grey", Image.new("RGB", (90, 50), (102, 102, 102)))
+    grey = pictures.Picture("grey", Image.new("RGB", (90, 50), (102, 102, 102)))
     painted = torch.full((1, 3, 16, 16), 2 * (102 + 51) / 255 - 1)  # 0.2 too bright
     monkeypatch.setattr(model, "detokenize", lambda tokens, token_mask: painted)
-    result = demo.tokenize_and_paint(model, PROCESSOR, grey)
+    result = tokens.tokenize_and_paint(model, PROCESSOR, grey)
     assert result.psnr == pytest.approx(-20 * np.log10(0.2), abs=1e-3)
     assert result.reconstruction.size == (16, 16) and result.reconstruction.getpixel((3, 3)) == (153, 153, 153)
     assert result.num_tokens == result.cluster_ids.max() + 1
@@ -255,46 +256,46 @@ def test_psnr_is_taken_in_the_size_that_is_painted(model, monkeypatch):
 
 @torch.no_grad()
 def test_nearest_concepts_are_those_of_the_highest_cosine(model):
-    tokens = torch.randn(5, 16)
-    nearest = demo.nearest_concepts(model, tokens)
-    projected = model.visual_projection(tokens)
+    random_tokens = torch.randn(5, 16)
+    nearest = tokens.nearest_concepts(model, random_tokens)
+    projected = model.visual_projection(random_tokens)
     cosines = torch.cosine_similarity(projected[:, None], model.bank_features()[None], dim=-1)
     for token, concepts in enumerate(nearest):
-        best = cosines[token].argsort(descending=True)[: demo.NUM_NEAREST].tolist()
+        best = cosines[token].argsort(descending=True)[: tokens.NUM_NEAREST].tolist()
         assert [name for name, _ in concepts] == [NAMES[index] for index in best]
         assert [cosine for _, cosine in concepts] == pytest.approx(cosines[token, best].tolist(), abs=1e-6)
 
 
 def test_a_model_without_concepts_gives_no_names(model, monkeypatch):
     monkeypatch.setattr(model.config, "concept_names", None)
-    result = demo.tokenize_and_paint(model, PROCESSOR, demo.make_scenes(1, SIZE)[0])
+    result = tokens.tokenize_and_paint(model, PROCESSOR, pictures.make_scenes(1, SIZE)[0])
     assert result.nearest == [[]] * result.num_tokens and result.num_tokens > 0
-    assert demo.draw([result])[0].width > 3 * 512
-    assert f"{result.num_tokens} concept token" in demo.describe(result)
+    assert tokens.draw([result])[0].width > 3 * 512
+    assert f"{result.num_tokens} concept token" in tokens.describe(result)
 
 
 def test_the_likeliest_concept_is_the_one_nearest_to_any_token():
     def likeliest(nearest):
-        return demo.likeliest_concept(demo.Result(None, None, None, nearest, None, 0, 0, 0))
+        return tokens.likeliest_concept(tokens.Result(None, None, None, nearest, None, 0, 0, 0))
 
     assert likeliest([[("owl", 0.2), ("gem", 0.1)], [("bus", 0.7), ("owl", 0.3)], [("star", 0.6)]]) == "bus"
     assert likeliest([[], []]) == "object"
 
 
 def test_only_near_concepts_are_names():
-    assert demo.token_name([("owl", 0.61), ("gem", 0.6)]) == "owl"
-    assert demo.token_name([("owl", 0.59), ("gem", 0.1)]) is None
-    assert demo.token_name([]) is None
+    assert tokens.token_name([("owl", 0.61), ("gem", 0.6)]) == "owl"
+    assert tokens.token_name([("owl", 0.59), ("gem", 0.1)]) is None
+    assert tokens.token_name([]) is None
 
 
 def test_the_table_says_on_what_a_token_lies():
-    picture = demo.make_scenes(2, 64)[1]
+    picture = pictures.make_scenes(2, 64)[1]
     scene = picture.scene
     truth = patch_labels(scene.masks, (16, 16))
     names = ["background", *scene.names]
     nearest = [[("owl", 0.9), ("gem", -0.25)] if label else [("owl", 0.1)] for label in range(len(names))]
-    result = demo.Result(picture, truth, (16, 16), nearest, picture.image, 20.0, 1.0, 2.0)
-    heading, figures, header, *rows = demo.describe(result).splitlines()
+    result = tokens.Result(picture, truth, (16, 16), nearest, picture.image, 20.0, 1.0, 2.0)
+    heading, figures, header, *rows = tokens.describe(result).splitlines()
     assert heading == f"test scene of 6 objects: {', '.join(scene.names)}"
     assert figures == "7 concept tokens, PSNR 20.0 dB, tokenised in 1 ms, painted in 2 ms"
     for label, row in enumerate(rows):

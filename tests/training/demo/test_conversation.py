@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import demo_tasks
 from training.data import SceneConfig, language, make_scene
+from training.demo import conversation as demo_conversation
 
 SIZE = 48
 
@@ -15,7 +15,7 @@ SIZE = 48
 class Oracle:
     """Gives the true answers of an exercise; `size` is that of its paintings."""
 
-    def __init__(self, exercise: demo_tasks.Exercise, size: int = SIZE):
+    def __init__(self, exercise: demo_conversation.Exercise, size: int = SIZE):
         self.exercise, self.size = exercise, (size, size)
 
     def caption(self, processor, images):
@@ -43,7 +43,7 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def exercise():
-    return demo_tasks.exercise_about_scene(SIZE)
+    return demo_conversation.exercise_about_scene(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_truths_are_those_of_the_scene(exercise, scene):
 
 
 def test_an_exercise_is_always_the_same(exercise):
-    again = demo_tasks.exercise_about_scene(SIZE)
+    again = demo_conversation.exercise_about_scene(SIZE)
     assert (again.caption, again.questions, again.instruction) == (
         exercise.caption,
         exercise.questions,
@@ -87,7 +87,7 @@ def test_an_exercise_is_always_the_same(exercise):
 
 
 def test_true_answers_are_found_true(exercise):
-    conversation = demo_tasks.work_through(exercise, Oracle(exercise), None)
+    conversation = demo_conversation.work_through(exercise, Oracle(exercise), None)
     *told, outlined, edited = conversation.replies
     assert len(told) == 4 and all(reply.answer == reply.truth for reply in told)
     assert outlined.answer.endswith("IoU with the true one 1.00")
@@ -98,7 +98,7 @@ def test_true_answers_are_found_true(exercise):
         f"Segment {exercise.expression}.",
         exercise.instruction,
     ]
-    text = demo_tasks.describe(conversation)
+    text = demo_conversation.describe(conversation)
     for reply in told:
         assert f"  user   {reply.asked}\n  model  {reply.answer}\n  truth  {reply.truth}\n" in text
     assert text.count("truth ") == 4
@@ -107,33 +107,33 @@ def test_true_answers_are_found_true(exercise):
 def test_a_wrong_outline_is_found_wrong(exercise, monkeypatch):
     oracle = Oracle(exercise)
     monkeypatch.setattr(oracle, "segment", lambda *_: ~exercise.mask)
-    outlined = demo_tasks.work_through(exercise, oracle, None).replies[-2]
+    outlined = demo_conversation.work_through(exercise, oracle, None).replies[-2]
     share = f"{1 - exercise.mask.mean():.0%}"
     assert outlined.answer == f"a mask of {share} of the picture, IoU with the true one 0.00"
 
 
 def test_nobody_knows_the_truth_about_other_pictures():
     white = Image.new("RGB", (3000, 20), "white")
-    exercise = demo_tasks.exercise_about_picture("mine", white, "grapes")
-    assert white.size == (3000, 20) and max(exercise.picture.size) <= demo_tasks.TILE
+    exercise = demo_conversation.exercise_about_picture("mine", white, "grapes")
+    assert white.size == (3000, 20) and max(exercise.picture.size) <= demo_conversation.TILE
     assert exercise.questions[2][0] == "Is there a bunch of grapes in the picture?"
     assert exercise.expression == "the bunch of grapes"
-    assert demo_tasks.exercise_about_picture("mine", white, "gargoyle").expression == "the gargoyle"
+    assert demo_conversation.exercise_about_picture("mine", white, "gargoyle").expression == "the gargoyle"
 
-    conversation = demo_tasks.work_through(exercise, Oracle(exercise), None)
+    conversation = demo_conversation.work_through(exercise, Oracle(exercise), None)
     assert [reply.truth for reply in conversation.replies] == [None] * 6
     assert conversation.replies[-2].answer == "a mask of 100% of the picture"
     assert conversation.replies[-1].answer == "a picture that differs from the one before by 100%"
     assert len(conversation.pictures) == 3  # itself, outlined, edited
-    assert "truth" not in demo_tasks.describe(conversation)
+    assert "truth" not in demo_conversation.describe(conversation)
 
 
 def test_the_sheet_shows_every_picture_whole():
     colours = [(10 * index, 50, 200) for index in range(4)]
     sizes = [(64, 64), (300, 100), (1, 700), (2000, 1000)]
     pictures = [(Image.new("RGB", size, colour), "words " * 20) for size, colour in zip(sizes, colours, strict=True)]
-    conversation = demo_tasks.Conversation("four", [], pictures)
-    sheet = demo_tasks.draw([conversation, demo_tasks.paint("Draw: an owl.", Oracle(None), None)])
+    conversation = demo_conversation.Conversation("four", [], pictures)
+    sheet = demo_conversation.draw([conversation, demo_conversation.paint("Draw: an owl.", Oracle(None), None)])
     found = {colour: number for number, colour in sheet.getcolors(2**24)}
     for (width, height), colour in zip(sizes, colours, strict=True):
         shown = max(1, width * 512 / max(width, height)) * max(1, height * 512 / max(width, height))
@@ -143,5 +143,5 @@ def test_the_sheet_shows_every_picture_whole():
 
 
 def test_captions_tell_question_answer_and_truth():
-    assert demo_tasks.Reply("What?", "this", "that").caption == "What? » this (truth: that)"
-    assert demo_tasks.Reply("What?", "this").caption == "What? » this"
+    assert demo_conversation.Reply("What?", "this", "that").caption == "What? » this (truth: that)"
+    assert demo_conversation.Reply("What?", "this").caption == "What? » this"

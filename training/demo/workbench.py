@@ -1,4 +1,4 @@
-"""What stands behind the page of `training.app`: the models, the uploaded pictures, and what the user is told to do."""
+"""What stands behind the page (`app.py`): the models, the uploaded pictures, and what the user is told to do."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +8,9 @@ from PIL import Image
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor, draw_mask
-from training.demo import Picture, draw_tokens, figures, read_picture, token_columns, tokenize_and_paint
-from training.demo_tasks import as_large_as_shown
+from training.demo.conversation import as_large_as_shown
+from training.demo.pictures import Picture, read_picture
+from training.demo.tokens import draw_tokens, figures, token_columns, tokenize_and_paint
 
 MAX_ANSWER_TOKENS = 128
 Upload = dict[str, Any] | None  # a file as gradio hands it over: its path is in "path"

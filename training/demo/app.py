@@ -1,6 +1,6 @@
 """A page to try SeTok and Setokim in a browser: tokenise, ask, paint, edit, segment.
 
-python -m training.app [--setok DIR_OR_ID] [--setokim DIR_OR_ID] [--host 127.0.0.1] [--port 7860] [--device cpu]
+python -m training.demo.app [--setok DIR_OR_ID] [--setokim DIR_OR_ID] [--host 127.0.0.1] [--port 7860] [--device cpu]
 """
 
 import functools
@@ -22,10 +22,11 @@ from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import CAPTION_REQUEST
 from processing import SetokImageProcessor, SetokimProcessor
 from training.data import EmojiScenes, SceneConfig, language
-from training.demo import NAMED_FROM, load_setok, load_setokim
-from training.demo_tasks import CAVEAT, INSTRUCTION, PROMPT
+from training.demo.conversation import CAVEAT, INSTRUCTION, PROMPT
+from training.demo.models import load_setok, load_setokim
+from training.demo.tokens import NAMED_FROM
+from training.demo.workbench import Workbench
 from training.evaluation.report import choose_device
-from training.workbench import Workbench
 
 TITLE = "SeTok and Setokim"
 INTRODUCTION = (

@@ -23,12 +23,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from processing import draw_mask
-from training import app as page_module
 from training.data import SceneConfig, make_scene
-from training.demo import load_setok, load_setokim
-from training.workbench import Workbench
+from training.demo import app as page_module
+from training.demo.models import load_setok, load_setokim
+from training.demo.workbench import Workbench
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SETOK, SETOKIM = (str(ROOT / "model_cards" / name) for name in ("setok-emoji-tiny", "setokim-emoji-tiny"))
 QUESTION = "How many objects are there in the picture?"
 

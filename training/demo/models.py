@@ -1,0 +1,42 @@
+"""The shipped or trained models of the demo, from folders; what a folder lacks is said, and how to train one."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedModel
+
+from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
+from processing import SetokImageProcessor, SetokimProcessor
+
+TRAIN_SETOK = "python training/train_setok.py training/recipes/setok_emoji_tiny.yaml"
+TRAIN_SETOKIM = """
+  python training/pretrain_setokim.py training/recipes/setokim_emoji_tiny_pretrain.yaml
+  python training/pretrain_setokim.py training/recipes/setokim_emoji_tiny_masks.yaml
+  python training/finetune_setokim.py training/recipes/setokim_emoji_tiny_presence.yaml
+  python training/finetune_setokim.py training/recipes/setokim_emoji_tiny_finetune.yaml
+  python -m training.demo --setokim runs/setokim-emoji-tiny"""
+
+
+def load_setok(folder: str) -> tuple[SetokForPreTraining, SetokImageProcessor]:
+    """A trained model and its image processor; `ValueError` says what the folder lacks and how to train one."""
+    return _load(folder, "SeTok", SetokForPreTraining, SetokImageProcessor, TRAIN_SETOK)
+
+
+def load_setokim(folder: str) -> tuple[SetokimForConditionalGeneration, SetokimProcessor]:
+    """A trained model and its processor; `ValueError` says what the folder lacks and how to train one."""
+    return _load(folder, "Setokim", SetokimForConditionalGeneration, SetokimProcessor, TRAIN_SETOKIM)
+
+
+def _load(folder: str, name: str, model_class: type[PreTrainedModel], processor_class: type, how_to_train: str):
+    try:
+        if not Path(folder).is_dir():  # transformers would ask the Hub for it
+            raise ValueError("there is no such folder")
+        config = AutoConfig.from_pretrained(folder)
+        if not isinstance(config, model_class.config_class):  # transformers would only warn
+            raise ValueError(f"it holds a model of type {config.model_type!r}")
+        model, loading = model_class.from_pretrained(folder, output_loading_info=True)
+        if missing := sorted(loading["missing_keys"]):
+            raise ValueError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
+        return model.eval(), processor_class.from_pretrained(folder)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{folder!r} holds no trained {name}: {error}\nTo train one: {how_to_train}") from error

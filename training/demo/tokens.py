@@ -1,0 +1,190 @@
+"""What a SeTok makes of a picture: its concept tokens, their names, and the picture painted from them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from modeling_setok import SetokForPreTraining
+from processing import SetokImageProcessor, draw_concept_tokens, side_by_side
+from training.demo.pictures import Picture, count
+from training.evaluation.metrics import PeakSignalNoiseRatio, patch_labels
+
+SHOWN_WIDTH, SHOWN_HEIGHT = 512, 1024  # largest size in pixels at which pictures are shown; one width makes columns
+NUM_NEAREST = 3  # concepts listed for a token
+NAMED_FROM = 0.6  # cosine from which the nearest concept is a token's name
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the model makes of a picture.
+
+    Attributes:
+        cluster_ids: (h * w,) int64, the token of each patch.
+        grid_size: (h, w) of the patches.
+        nearest: for each token the nearest concepts that the model knows, (name, cosine), best first.
+        reconstruction: the picture as painted, S x S pixels.
+        psnr: dB, from the original in that size; 8-bit pictures, pixels in [0, 1].
+        tokenize_ms, paint_ms: time of the model alone, without reading and resizing.
+    """
+
+    picture: Picture
+    cluster_ids: np.ndarray
+    grid_size: tuple[int, int]
+    nearest: list[list[tuple[str, float]]]
+    reconstruction: Image.Image
+    psnr: float
+    tokenize_ms: float
+    paint_ms: float
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.nearest)
+
+
+@torch.no_grad()
+def tokenize_and_paint(model: SetokForPreTraining, image_processor: SetokImageProcessor, picture: Picture) -> Result:
+    """Runs the model on one picture."""
+    pixel_values = image_processor(picture.image, return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
+
+    # Either time ends with a copy to the CPU, which waits for an accelerator to be done.
+    start = time.perf_counter()
+    outputs = model.setok(pixel_values)
+    cluster_ids = outputs.cluster_ids[0].cpu().numpy()
+    tokenized = time.perf_counter()
+    painted = model.detokenize(outputs.last_hidden_state, outputs.token_mask).float().cpu()
+    end = time.perf_counter()
+
+    reconstruction = image_processor.postprocess(painted)[0]
+    original = image_processor.postprocess(pixel_values, target_sizes=[painted.shape[-2:]])[0]
+    pixels = torch.from_numpy(np.stack([reconstruction, original])).permute(0, 3, 1, 2) / 255
+    psnr = PeakSignalNoiseRatio().compute(predictions=pixels[:1], references=pixels[1:])["psnr"]
+    return Result(
+        picture=picture,
+        cluster_ids=cluster_ids,
+        grid_size=tuple(outputs.grid_size),
+        nearest=nearest_concepts(model, outputs.last_hidden_state[0]),
+        reconstruction=reconstruction,
+        psnr=psnr,
+        tokenize_ms=1000 * (tokenized - start),
+        paint_ms=1000 * (end - tokenized),
+    )
+
+
+def nearest_concepts(model: SetokForPreTraining, tokens: Tensor) -> list[list[tuple[str, float]]]:
+    """For each of the tokens (C, D) the nearest concepts of the model's bank, (name, cosine), best first."""
+    names = model.config.concept_names
+    if not names:
+        return [[] for _ in tokens]
+    cosines = model.token_concept_logits(tokens[None])[0] / model.inverse_temperature
+    values, indices = cosines.float().topk(min(NUM_NEAREST, len(names)))
+    return [
+        [(names[index], value) for index, value in zip(*token, strict=True)]
+        for token in zip(indices.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def token_name(nearest: Sequence[tuple[str, float]]) -> str | None:
+    """The name of a token: the nearest concept if its cosine is at least `NAMED_FROM`, otherwise `None`.
+
+    Training draws the mean of an image's tokens to the names of its objects; nothing ever names the background. So
+    each token has a nearest name, but one that shows no object is near to none: the cosine is typically 0.1 to 0.4
+    on empty background and 0.7 to 0.9 on objects. Their softmax would not tell: it only compares names with names.
+    """
+    return nearest[0][0] if nearest and nearest[0][1] >= NAMED_FROM else None
+
+
+def likeliest_concept(result: Result) -> str:
+    """The name that is nearest to any of the tokens, "object" where the model knows no names."""
+    return max((token[0] for token in result.nearest if token), key=lambda concept: concept[1], default=("object",))[0]
+
+
+def draw(results: Sequence[Result]) -> list[Image.Image]:
+    """For each picture a row: the original, its concept tokens with their names, the reconstruction."""
+    originals = [_as_shown(result.picture.image) for result in results]
+    overlays = [draw_tokens(result) for result in results]
+    width = max(overlay.width for overlay in overlays)  # legends of one width, so that the rows make columns
+
+    rows = []
+    for result, original, overlay in zip(results, originals, overlays, strict=True):
+        tokens = count(result.num_tokens, "concept token")
+        if result.picture.scene is None and any(map(token_name, result.nearest)):
+            tokens += " (names: the nearest that it knows)"
+        pictures = [
+            original,
+            ImageOps.pad(overlay, (width, overlay.height), color="white", centering=(0, 0)),
+            result.reconstruction.resize(original.size, Image.Resampling.BICUBIC),
+        ]
+        rows.append(side_by_side(pictures, [result.picture.title, tokens, f"painted from them: {result.psnr:.1f} dB"]))
+    return rows
+
+
+def draw_tokens(result: Result) -> Image.Image:
+    """The picture with its concept tokens, and their names beside it."""
+    names = [token_name(nearest) or "-" for nearest in result.nearest]
+    return draw_concept_tokens(_as_shown(result.picture.image), result.cluster_ids, result.grid_size, names)
+
+
+def _as_shown(image: Image.Image) -> Image.Image:
+    """The picture in the size in which it is shown; a very thin one becomes thicker."""
+    scale = min(SHOWN_WIDTH / image.width, SHOWN_HEIGHT / image.height)
+    return image.resize([max(64, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+
+
+def describe(result: Result) -> str:
+    """A heading, the figures, and a table of the tokens."""
+    scene = result.picture.scene
+    heading = result.picture.title if scene is None else f"{result.picture.title}: {', '.join(scene.names)}"
+    return f"{heading}\n{figures(result)}\n{format_columns(token_columns(result))}"
+
+
+def figures(result: Result) -> str:
+    """The number of tokens, the quality of the painted picture, and the times."""
+    return (
+        f"{count(result.num_tokens, 'concept token')}, PSNR {result.psnr:.1f} dB, "
+        f"tokenised in {result.tokenize_ms:.0f} ms, painted in {result.paint_ms:.0f} ms"
+    )
+
+
+def token_columns(result: Result) -> dict[str, list[str]]:
+    """A table of the tokens, a column per title; for scenes also on what most of each token truly lies."""
+    scene, ids, tokens = result.picture.scene, result.cluster_ids, range(result.num_tokens)
+    columns = {"token": [f"{token}" for token in tokens], "patches": [f"{(ids == token).sum()}" for token in tokens]}
+    if scene is not None:
+        truth, names = patch_labels(scene.masks, result.grid_size), ["background", *scene.names]
+        columns["lies on"] = [names[np.bincount(truth[ids == token]).argmax()] for token in tokens]
+    columns["name"] = [token_name(nearest) or "-" for nearest in result.nearest]
+    columns["nearest concepts (cosine)"] = [
+        ", ".join(f"{name} {cosine:.2f}" for name, cosine in nearest) for nearest in result.nearest
+    ]
+    return columns
+
+
+def summarize(results: Sequence[Result]) -> str:
+    """A table with a line per picture."""
+    columns = {
+        "picture": [result.picture.title for result in results],
+        "objects": [
+            "-" if result.picture.scene is None else f"{len(result.picture.scene.names)}" for result in results
+        ],
+        "tokens": [f"{result.num_tokens}" for result in results],
+        "PSNR, dB": [f"{result.psnr:.1f}" for result in results],
+        "tokenise, ms": [f"{result.tokenize_ms:.0f}" for result in results],
+        "paint, ms": [f"{result.paint_ms:.0f}" for result in results],
+    }
+    return format_columns(columns)
+
+
+def format_columns(columns: dict[str, list[str]]) -> str:
+    """A table of text, one column per title; columns of figures are flush right."""
+    lines = [""] * (1 + len(next(iter(columns.values()))))
+    for title, cells in columns.items():
+        is_text = any(cell.strip("-.0123456789") for cell in cells)
+        width = max(map(len, [title, *cells]))
+        cells = [cell.ljust(width) if is_text else cell.rjust(width) for cell in [title, *cells]]
+        lines = [f"{line}  {cell}" for line, cell in zip(lines, cells, strict=True)]
+    return "\n".join(line.rstrip() for line in lines)
