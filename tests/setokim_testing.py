@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrain
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor
-from training.bpe_tokenizer import train_tokenizer
+from training.data.bpe_tokenizer import train_tokenizer
 
 LANGUAGE_MODELS = {
     "llama": (LlamaConfig, {"tie_word_embeddings": False}),

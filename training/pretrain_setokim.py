@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor
-from training.bpe_tokenizer import train_tokenizer
+from training.data.bpe_tokenizer import train_tokenizer
 from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
 from training.freezing import part_sizes, train_only

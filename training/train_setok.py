@@ -15,7 +15,6 @@ from transformers import AutoImageProcessor, set_seed
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokModel
 from processing import SetokImageProcessor
-from training.concept_text import concept_text_features
 from training.data import (
     EmojiScenes,
     SceneConfig,
@@ -24,11 +23,12 @@ from training.data import (
     load_image_folder,
     load_image_folder_json,
 )
-from training.data.collator import SetokCollator
-from training.encoder_pretraining import SetokEncoderPretraining
+from training.data.concept_text import concept_text_features
+from training.data.setok_collator import SetokCollator
 from training.evaluation.evaluate_setok import Example, evaluate_setok
 from training.freezing import part_sizes, train_only
 from training.losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss
+from training.losses.encoder_pretraining import SetokEncoderPretraining
 from training.recipe import last_checkpoint, parse_recipe, update_config
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
 
@@ -43,7 +43,7 @@ class ModelArguments:
     )
     config: dict | None = field(default=None, metadata={"help": "values of SetokConfig that differ from its defaults"})
     encoder_only: bool = field(
-        default=False, metadata={"help": "train only the encoder, from scratch (see encoder_pretraining.py)"}
+        default=False, metadata={"help": "train only the encoder, from scratch (see losses/encoder_pretraining.py)"}
     )
     trainable: list[str] | None = field(
         default=None, metadata={"help": "parts to train, such as 'detokenizer'; all others are frozen. Default: all"}

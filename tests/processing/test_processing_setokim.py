@@ -17,7 +17,7 @@ from transformers import AutoProcessor, AutoTokenizer, LlamaTokenizer, PreTraine
 import processing.image_processing_setok as image_module
 import processing.processing_setokim as module
 from processing import SetokImageProcessor, SetokimProcessor
-from training.bpe_tokenizer import train_tokenizer
+from training.data.bpe_tokenizer import train_tokenizer
 
 RED, GREEN, BLUE = (Image.new("RGB", (9, 6), color) for color in ("red", "lime", "blue"))
 TOKENS = ["[Img]", "<image>", "[/Img]", "<mask>", "<|im_start|>", "<|im_end|>"]

@@ -19,8 +19,8 @@ from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokimProcessor
 from tests.script_testing import ROOT, losses
 from tests.setokim_testing import TINY_HEADS, tiny_language_model
-from training.bpe_tokenizer import train_tokenizer
 from training.data import EmojiScenes, SceneConfig
+from training.data.bpe_tokenizer import train_tokenizer
 from training.train_setok import main
 
 SIZE = 32

@@ -8,7 +8,7 @@ A part is a mapping:
 - `{dataset: FOLDER}`: `data.json` and `images/`;
 - `{dataset: HUB_ID}`: its split "train".
 
-Its other keys are arguments of the loader (see `coco.py` and `loaders.py`), such as `split`, `columns` or `on_error`.
+Its other keys are arguments of the loader (see `readers/`), such as `split`, `columns` or `on_error`.
 `weight` is 1 by default. `name` sets what a part is called in logs; by default its task, or its dataset.
 """
 
@@ -18,11 +18,9 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from .coco import load_coco, load_coco_captions, load_refcoco
-from .emoji_dataset import EmojiScenes
-from .emoji_scenes import SceneConfig
-from .loaders import load_hub_dataset, load_image_folder_json
+from .emoji_scenes import EmojiScenes, SceneConfig
 from .mixture import Mixture, mix
+from .readers import load_coco, load_coco_captions, load_hub_dataset, load_image_folder_json, load_refcoco
 
 _LARGEST = 2**31  # scenes of an EmojiScenes part: more than any training sees
 

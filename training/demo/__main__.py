@@ -94,12 +94,8 @@ def show_tasks(
 ) -> None:
     """Prints what the model says about the pictures of the results, by default about a test scene, and what it makes
     of the prompt, and writes a sheet with all pictures."""
-    exercises = [
-        conversation.exercise_about_picture(
-            result.picture.title, result.picture.image, tokens.likeliest_concept(result)
-        )
-        for result in results
-    ] or [conversation.exercise_about_scene(processor.image_processor.size["height"])]
+    exercises = [_exercise(result) for result in results]
+    exercises = exercises or [conversation.exercise_about_scene(processor.image_processor.size["height"])]
     conversations = [conversation.work_through(exercise, model, processor) for exercise in exercises]
     conversations.append(conversation.paint(prompt, model, processor))
     for said in conversations:
@@ -108,6 +104,11 @@ def show_tasks(
         print(f"\n{conversation.CAVEAT}")
     conversation.draw(conversations).save(output / "setokim.png")
     print(f"\nWritten to {output}: setokim.png")
+
+
+def _exercise(result: Result) -> conversation.Exercise:
+    picture = result.picture
+    return conversation.exercise_about_picture(picture.title, picture.image, tokens.likeliest_concept(result))
 
 
 if __name__ == "__main__":

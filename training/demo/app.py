@@ -21,7 +21,8 @@ from transformers import HfArgumentParser
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import CAPTION_REQUEST
 from processing import SetokImageProcessor, SetokimProcessor
-from training.data import EmojiScenes, SceneConfig, language
+from training.data import EmojiScenes, SceneConfig
+from training.data.emoji_scenes import language
 from training.demo.conversation import CAVEAT, INSTRUCTION, PROMPT
 from training.demo.models import load_setok, load_setokim
 from training.demo.tokens import NAMED_FROM

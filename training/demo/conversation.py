@@ -11,8 +11,9 @@ from PIL import Image, ImageOps
 from modeling_setok import SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import CAPTION_REQUEST, SEGMENT_REQUEST
 from processing import SetokimProcessor, contact_sheet, draw_mask, side_by_side
-from training.data import TASKS, SceneConfig, concept_names, language, make_scene
-from training.data.tasks import QUESTIONS, Draw
+from training.data import TASKS, SceneConfig, concept_names, make_scene
+from training.data.emoji_scenes import language
+from training.data.emoji_scenes.tasks import QUESTIONS, Draw
 from training.evaluation.metrics import ReferringIoU
 
 PROMPT = "Draw: a red car, an owl and a cupcake on a plain blue background."

@@ -21,10 +21,10 @@ from transformers import HfArgumentParser
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration, SetokModelOutput
 from processing import SetokImageProcessor, SetokimProcessor
 from training.data import EmojiScenes, Scene, SceneConfig, concept_names
-from training.data.emoji_scenes import PALETTE, scene_rng
-from training.data.language import NUMBERS, background, noun, plural
-from training.data.tasks import EDITS, QUESTIONS, REFERRING_REQUESTS, Draw, presence_question
-from training.data.tasks import TASKS as SCENE_TASKS
+from training.data.emoji_scenes.language import NUMBERS, background, noun, plural
+from training.data.emoji_scenes.scenes import PALETTE, scene_rng
+from training.data.emoji_scenes.tasks import EDITS, QUESTIONS, REFERRING_REQUESTS, Draw, presence_question
+from training.data.emoji_scenes.tasks import TASKS as SCENE_TASKS
 from training.evaluation.metrics import (
     AnswerAccuracy,
     AskedFound,

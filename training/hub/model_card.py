@@ -125,10 +125,11 @@ def _measured(folder: Path) -> tuple[list[Row], dict, dict]:
     """Rows of the table of the folder's model, and the arguments and results of its evaluation."""
     model_type = _model_type(folder)
     rows = _ROWS[model_type]
-    written = _read_json(folder / "results.json", f"measure the model: python -m training.evaluate_{model_type}")
+    command = f"training.evaluation.evaluate_{model_type}"
+    written = _read_json(folder / "results.json", f"measure the model: python -m {command}")
     arguments, results = written.get("arguments"), written.get("results")
     if not isinstance(arguments, dict) or not isinstance(results, dict) or rows[0].key not in results:
-        raise ValueError(f"{folder / 'results.json'} is not what training.evaluate_{model_type} --output writes.")
+        raise ValueError(f"{folder / 'results.json'} is not what {command} --output writes.")
     return rows, arguments, results
 
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from processing import SetokImageProcessor, SetokimProcessor
-from training.bpe_tokenizer import train_tokenizer
 from training.data import EmojiScenes, schema
+from training.data.bpe_tokenizer import train_tokenizer
 from training.data.setokim_collator import SetokimCollator
 
 TASKS = (

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import SceneConfig, language, make_scene
+from training.data import SceneConfig, make_scene
+from training.data.emoji_scenes import language
 from training.demo import conversation as demo_conversation
 
 SIZE = 48

@@ -11,10 +11,10 @@ from torch import nn
 from modeling_setok import SetokModelOutput
 from processing import SetokImageProcessor
 from training.data import EmojiScenes, SceneConfig, concept_names
-from training.data.emoji_scenes import PALETTE, scene_rng
-from training.data.language import a, caption, noun
-from training.data.tasks import EDITS, Draw
-from training.data.tasks import TASKS as SCENE_TASKS
+from training.data.emoji_scenes.language import a, caption, noun
+from training.data.emoji_scenes.scenes import PALETTE, scene_rng
+from training.data.emoji_scenes.tasks import EDITS, Draw
+from training.data.emoji_scenes.tasks import TASKS as SCENE_TASKS
 from training.evaluation import evaluate_setokim as script
 from training.evaluation.evaluate_setokim import TASKS, border_colour, evaluate_setokim, format_table
 

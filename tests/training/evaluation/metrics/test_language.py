@@ -1,7 +1,7 @@
 import pytest
 
 from training.data import concept_names
-from training.data.language import NUMBERS, noun, plural
+from training.data.emoji_scenes.language import NUMBERS, noun, plural
 from training.evaluation.metrics import AnswerAccuracy, Mentions, ObjectF1, YesNo, normalize_answer
 
 

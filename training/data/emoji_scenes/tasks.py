@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from . import language, schema
-from .emoji_scenes import MIN_VISIBLE, PALETTE, Scene, SceneConfig, render, sample_layout
+from .. import schema
+from . import language
 from .language import a, noun, plural
+from .scenes import MIN_VISIBLE, PALETTE, Scene, SceneConfig, render, sample_layout
 from .sprites import concept_names
 
 

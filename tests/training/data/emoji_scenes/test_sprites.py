@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from training.data import concept_names
-from training.data.render_atlas import plural
-from training.data.sprites import ATLAS, atlas_entries, sprite
+from training.data.emoji_scenes.render_atlas import plural
+from training.data.emoji_scenes.sprites import ATLAS, atlas_entries, sprite
 
 
 def test_vocabularies():

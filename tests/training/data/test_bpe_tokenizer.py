@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from training.bpe_tokenizer import train_tokenizer
+from training.data.bpe_tokenizer import train_tokenizer
 
 TEXTS = ["Describe the picture.", "It shows a dog face and two bunches of grapes.", "How many are there? 12"] * 3
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from training.data import SceneConfig, concept_names, is_held_out_pair, make_scene, render
-from training.data.emoji_scenes import BACKGROUND_KINDS, MIN_VISIBLE, PALETTE, Background, Layout
-from training.data.sprites import sprite
+from training.data.emoji_scenes.scenes import BACKGROUND_KINDS, MIN_VISIBLE, PALETTE, Background, Layout
+from training.data.emoji_scenes.sprites import sprite
 
 CONFIGS = [
     SceneConfig(),

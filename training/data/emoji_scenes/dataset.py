@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import datasets
 
-from .emoji_scenes import SPLITS, Scene, SceneConfig, make_scene, scene_rng
-from .schema import FEATURES
+from ..schema import FEATURES
+from .scenes import SPLITS, Scene, SceneConfig, make_scene, scene_rng
 from .tasks import TASKS, Draw
 
 _CHUNK = 1024  # rows held as pictures at a time while materialising

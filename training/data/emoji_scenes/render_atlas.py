@@ -1,4 +1,4 @@
-"""Renders the sprites of EmojiScenes: `python -m training.data.render_atlas`.
+"""Renders the sprites of EmojiScenes: `python -m training.data.emoji_scenes.render_atlas`.
 
 Needs the font NotoColorEmoji.ttf (Debian package `fonts-noto-color-emoji`). Its result, `atlas/`, is part of the
 repository, so that nobody has to run this to use EmojiScenes.

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from PIL import Image, ImageOps
 
-from . import schema
+from .. import schema
 from .loaders import OnError, Report, check_picture, read_json, to_row
 
 Segment = np.ndarray

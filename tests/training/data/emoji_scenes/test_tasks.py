@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from training.data import TASKS, EmojiScenes, SceneConfig, render
-from training.data.emoji_scenes import PALETTE
-from training.data.language import NUMBERS, a, listing, referring_expressions, region
-from training.data.sprites import atlas_entries, sprite
-from training.data.tasks import Draw
+from training.data.emoji_scenes.language import NUMBERS, a, listing, referring_expressions, region
+from training.data.emoji_scenes.scenes import PALETTE
+from training.data.emoji_scenes.sprites import atlas_entries, sprite
+from training.data.emoji_scenes.tasks import Draw
 
 NAME_OF = {entry["noun"]: name for name, entry in atlas_entries().items()}
 NAME_OF |= {entry["plural"]: name for name, entry in atlas_entries().items()}

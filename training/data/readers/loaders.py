@@ -25,7 +25,7 @@ import datasets
 import numpy as np
 from PIL import ExifTags, Image
 
-from . import schema
+from .. import schema
 
 PLACEHOLDER = "<image>"
 ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .emoji_scenes import Scene
+from .scenes import Scene
 from .sprites import atlas_entries
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

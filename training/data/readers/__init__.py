@@ -1,0 +1,14 @@
+"""Readers of other people's files: each gives rows of the one schema, and names what it cannot read."""
+
+from .coco import CocoMasks, load_coco, load_coco_captions, load_refcoco
+from .loaders import load_hub_dataset, load_image_folder, load_image_folder_json
+
+__all__ = [
+    "CocoMasks",
+    "load_coco",
+    "load_coco_captions",
+    "load_hub_dataset",
+    "load_image_folder",
+    "load_image_folder_json",
+    "load_refcoco",
+]
