@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from configparser import ConfigParser
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from transformers.dynamic_module_utils import get_imports, get_relative_imports
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("modeling_setok", "processing", "training")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+PAGES = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "build", "out"} & set(path.relative_to(ROOT).parts))
 RECIPES = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
 # Files that transformers copies beside a published checkpoint, and runs from there.
 REMOTE_CODE = sorted(
@@ -26,6 +28,32 @@ REMOTE_CODE = sorted(
     for path in ROOT.glob(pattern)
     if path.name != "__init__.py"
 )
+
+
+# The rooms of the project, and those that the code of each may import beside its own: arrows run one way. A file
+# belongs to the longest path here that holds it.
+ROOMS = {
+    "modeling_setok": set(),
+    "processing": {"modeling_setok"},
+    "training/data/schema.py": set(),
+    "training/data/emoji_scenes": {"training/data/schema.py"},
+    "training/data/readers": {"training/data/schema.py"},
+    "training/data": {"processing", "training/data/schema.py", "training/data/emoji_scenes", "training/data/readers"},
+    "training/evaluation/metrics": set(),
+    "training/evaluation": {
+        "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation/metrics"
+    },
+    "training/hub": {"modeling_setok", "processing", "training/evaluation"},
+    "training/demo": {
+        "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation",
+        "training/evaluation/metrics",
+    },
+    "training/losses": {"modeling_setok"},
+    "training": {"modeling_setok", "processing", "training/data", "training/losses", "training/evaluation"},
+}  # fmt: skip
+# At the top of training/ lies what trains: a script for each stage, and what these share.
+LAUNCH_SCRIPTS = {"train_setok.py", "pretrain_setokim.py", "finetune_setokim.py"}
+SHARED_BY_SCRIPTS = {"__init__.py", "trainer_setok.py", "trainer_setokim.py", "recipe.py", "freezing.py", "memory.py"}
 
 
 def relative(path: Path) -> str:
@@ -51,6 +79,89 @@ def test_setup_cfg_ships_every_package(setup_cfg):
 def test_module_imports(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
     importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+
+
+def room_of(path: str) -> str:
+    return max((room for room in ROOMS if f"{path}/".startswith(f"{room}/")), key=len)
+
+
+def imported_paths(path: Path):
+    """The files and folders of the project that a file imports, relative to the root."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = relative(path).split("/")[: -node.level] if node.level else []
+            module = ".".join([*package, *filter(None, [node.module])])
+            modules = [(module, alias.name) for alias in node.names]
+        else:
+            continue
+        for module, name in modules:
+            folder = Path(*module.split("."))
+            if folder.parts[0] in PACKAGES:
+                candidates = [folder / f"{name}.py", folder / str(name), folder.with_suffix(".py"), folder]
+                yield next(found.as_posix() for found in candidates if (ROOT / found).exists()), node.lineno
+
+
+def test_imports_run_one_way():
+    """No folder imports one that stands above it."""
+    wrong = [
+        f"{relative(path)}:{line} imports {imported}"
+        for path in MODULES
+        for imported, line in imported_paths(path)
+        if room_of(imported) not in ROOMS[room_of(relative(path))] | {room_of(relative(path))}
+    ]
+    assert wrong == []
+    list(TopologicalSorter(ROOMS).static_order())  # raises where the table itself has a circle
+
+
+def test_the_top_of_training_holds_only_what_trains():
+    names = {path.name for path in (ROOT / "training").glob("*.py")}
+    assert names == LAUNCH_SCRIPTS | SHARED_BY_SCRIPTS
+
+
+def test_no_private_name_is_imported_from_another_file():
+    private = [
+        f"{relative(path)}:{node.lineno}: {alias.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    ]
+    assert private == []
+
+
+@pytest.mark.parametrize("folder", ["modeling_setok", "processing"])
+def test_files_of_the_models_are_short_enough_to_read(folder):
+    lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in (ROOT / folder).glob("*.py")}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=relative)
+def test_links_of_a_page_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text):
+        name, _, anchor = target.partition("#")
+        page = (path.parent / name) if name else path
+        assert page.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, target
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path.name != "CHANGELOG.md"], ids=relative)
+def test_commands_of_a_page_name_what_is_there(path):
+    """Modules after `python -m`, scripts, recipes and tests."""
+    text = path.read_text(encoding="utf-8")
+    for module in re.findall(r"python -m ((?:training|tests)[\w.]*\w)", text):
+        file = ROOT.joinpath(*module.split("."))
+        assert file.with_suffix(".py").exists() or (file / "__main__.py").exists(), module
+    for file in re.findall(
+        r"(?<![\w./-])((?:training|tests|processing|modeling_setok)/[\w./-]*\.(?:py|yaml|md))", text
+    ):
+        assert (ROOT / file).exists(), file
 
 
 def requirements(setup_cfg: ConfigParser) -> list[Requirement]:

@@ -1,6 +1,6 @@
 """Writes what was measured into model cards, as it stands in their results files:
 
-python -m training.hub.model_card                                        the shipped models and the README
+python -m training.hub.model_card                                        the shipped models, and the page of the evaluation
 python -m training.hub.model_card runs/my-setok --license cc-by-4.0      a model of your own, with a new card at first
 """
 
@@ -18,6 +18,7 @@ from training.evaluation.report import Row, markdown_rows
 
 ROOT = Path(__file__).parents[2]
 MODEL_CARDS = ROOT / "model_cards"
+EVALUATION_PAGE = ROOT / "training" / "evaluation" / "README.md"
 NAMESPACE = "your-name"  # in cards, until a model is pushed
 FILL_IN = "(Fill in"  # begins what a new card leaves to its author
 
@@ -170,8 +171,8 @@ def main() -> None:
                 card.write_text(new_card(folder, arguments.license), encoding="utf-8")
             texts[card] = measured_card(folder)
         if not arguments.folders:
-            readme = ROOT / "README.md"
-            texts[readme] = fill_tables(readme.read_text(encoding="utf-8"), ROOT)
+            text = EVALUATION_PAGE.read_text(encoding="utf-8")
+            texts[EVALUATION_PAGE] = fill_tables(text, EVALUATION_PAGE.parent)
     except ValueError as error:
         sys.exit(f"Error: {error}")
     for path, text in texts.items():

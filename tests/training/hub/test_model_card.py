@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from training.hub import model_card
-from training.hub.model_card import FILL_IN, ROOT, fill_tables, measured_card, new_card, shipped_models
+from training.hub.model_card import EVALUATION_PAGE, FILL_IN, ROOT, fill_tables, measured_card, new_card, shipped_models
 
 SHIPPED = {folder.name: folder for folder in shipped_models()}
 
@@ -41,10 +42,40 @@ def test_shipped_cards_say_what_was_measured(name):
     assert FILL_IN not in text
 
 
+def test_page_of_the_evaluation_says_what_was_measured():
+    text = EVALUATION_PAGE.read_text(encoding="utf-8")
+    assert all(f"/model_cards/{name}/results.json" in text for name in SHIPPED)
+    assert text == fill_tables(text, EVALUATION_PAGE.parent)
+
+
+# What the README's table "What works" says, line by line: the model, and the keys of the figures in order.
+README_ROWS = {
+    "finds the things": ("setok", ["setok_ari", "kmeans_ari", "grid_ari"]),
+    "gives busier scenes": ("setok", ["spearman"]),
+    "names what is there": ("setok", ["r_precision", "r_precision_chance"]),
+    "paints a scene back": ("setok", ["psnr"]),
+    "captions": ("setokim", ["caption_f1"]),
+    "answers questions": ("setokim", ["question_accuracy", "question_majority"]),
+    "says which of two": ("setokim", ["two_images_accuracy", "two_images_majority"]),
+    "paints what a sentence": (
+        "setokim",
+        ["text_to_image_found", "text_to_image_found_chance", "text_to_image_scene_found"],
+    ),
+    "edits": ("setokim", ["edit_l1", "edit_unchanged_l1"]),
+    "segments": ("setokim", ["referring_ciou", "referring_clusters_ciou", "referring_ungrounded_ciou"]),
+}
+
+
 def test_readme_says_what_was_measured():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"table of model_cards/{name}/results.json" in text for name in SHIPPED)
-    assert text == fill_tables(text, ROOT)
+    results = {name: json.loads((folder / "results.json").read_text())["results"] for name, folder in SHIPPED.items()}
+    for start, (model, keys) in README_ROWS.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {start}")]
+        cells = line.partition(" | ")[2]
+        for key in keys:
+            value = results[f"{model}-emoji-tiny"][key]
+            shown = [f"{value:.{digits}f}" for digits in (1, 2, 3)]
+            assert any(re.search(rf"(?<![\d.]){re.escape(form)}(?!\d)", cells) for form in shown), (line, key, value)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
