@@ -1,6 +1,6 @@
 """Writes what was measured into model cards, as it stands in their results files:
 
-python -m training.hub.model_card                                        the shipped models, and the page of the evaluation
+python -m training.hub.model_card                                        the shipped models, and evaluation/README.md
 python -m training.hub.model_card runs/my-setok --license cc-by-4.0      a model of your own, with a new card at first
 """
 
