@@ -20,8 +20,11 @@ from .attention_of_parts import AttentionOfPartsMixin, with_attention_of
 from .concept_contrastive import concept_contrastive_loss, mean_token, unit
 from .configuration_setok import SetokConfig
 from .detokenizer import SetokDetokenizer
+from .forward_arguments import refuse_unknown_arguments, requested_outputs, returned_outputs
+from .remote_code import RemoteCodeMixin
 from .token_clustering import TokenClustering, feature_scale, mean_length, unit_directions, valid_patches
 from .token_merger import TokenMerger
+from .vision_encoder import as_pair, image_size_of, patch_dim_of
 
 
 @dataclass
@@ -74,7 +77,7 @@ class SetokForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-class SetokPreTrainedModel(AttentionOfPartsMixin, PreTrainedModel):
+class SetokPreTrainedModel(AttentionOfPartsMixin, RemoteCodeMixin, PreTrainedModel):
     config: SetokConfig
     base_model_prefix = "setok"
     main_input_name = "pixel_values"
@@ -85,6 +88,7 @@ class SetokPreTrainedModel(AttentionOfPartsMixin, PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _auto_map = {"AutoModel": "modeling_setok.SetokModel"}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -100,11 +104,6 @@ class SetokPreTrainedModel(AttentionOfPartsMixin, PreTrainedModel):
                 init.copy_(module.detokenizer.position_embedding, module.setok.token_merger.position_embedding)
         elif isinstance(module, ConceptBank):
             init.zeros_(module.features)
-
-    def save_pretrained(self, save_directory, **kwargs):
-        if self.is_remote_code():  # AutoModel loads the base model from any of them; transformers adds the class itself
-            self.config.auto_map = {"AutoModel": "modeling_setok.SetokModel"}
-        super().save_pretrained(save_directory, **kwargs)
 
 
 class SetokModel(SetokPreTrainedModel):
@@ -126,7 +125,7 @@ class SetokModel(SetokPreTrainedModel):
         if self.vision_encoder.main_input_name != "pixel_values":
             raise ValueError(f"vision_config must be of a vision model, got {config.vision_config.model_type!r}.")
         self.token_clustering = TokenClustering(config)
-        self.token_merger = TokenMerger(config, patch_dim=_patch_dim(config.vision_config))
+        self.token_merger = TokenMerger(config, patch_dim=patch_dim_of(config))
         self.post_init()
         self.train()
 
@@ -169,7 +168,7 @@ class SetokModel(SetokPreTrainedModel):
         model.vision_encoder = encoder
         if is_default:
             with torch.no_grad():
-                blank = torch.zeros(1, 3, *_image_size(encoder.config), device=encoder.device)
+                blank = torch.zeros(1, 3, *image_size_of(config), device=encoder.device)
                 _, (height, width) = model.get_patch_embeddings(blank)
             config.num_neighbors = max(4, round(6 * height * width / 729))
         return model.eval()
@@ -188,7 +187,7 @@ class SetokModel(SetokPreTrainedModel):
             return self._encode_naflex(pixel_values, **kwargs)
         image_size = tuple(pixel_values.shape[-2:])
         if "interpolate_pos_encoding" in inspect.signature(self.vision_encoder.forward).parameters:
-            kwargs["interpolate_pos_encoding"] = image_size != _image_size(config)
+            kwargs["interpolate_pos_encoding"] = image_size != image_size_of(self.config)
         outputs = self.vision_encoder(
             pixel_values=pixel_values.to(self.vision_encoder.dtype), return_dict=True, **kwargs
         )
@@ -243,10 +242,10 @@ class SetokModel(SetokPreTrainedModel):
         Raises:
             ValueError: the encoder has no hidden states or attentions to return.
         """
-        _refuse_unknown(kwargs)
+        refuse_unknown_arguments(kwargs)
         config = self.config
-        asked = _asked_outputs(config, output_hidden_states, output_attentions)
-        encoder_outputs, patch_embeddings, grid_size = self._encode(pixel_values, **asked)
+        requested = requested_outputs(config, output_hidden_states, output_attentions)
+        encoder_outputs, patch_embeddings, grid_size = self._encode(pixel_values, **requested)
         clusters, soft_masks = self.token_clustering(patch_embeddings, patch_mask)
         tokens, token_mask = self.token_merger(patch_embeddings, clusters, grid_size, soft_masks)
         return SetokModelOutput(
@@ -258,7 +257,7 @@ class SetokModel(SetokPreTrainedModel):
             grid_size=grid_size,
             scores=clusters.scores,
             soft_masks=soft_masks if config.assignment_mode == "soft" else None,
-            **_given_outputs(encoder_outputs, config.vision_config, **asked),
+            **returned_outputs(encoder_outputs, config.vision_config, **requested),
         )
 
     @can_return_tuple
@@ -522,22 +521,22 @@ class SetokForPreTraining(SetokPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """`pooler_output`: unit-length features (T, P) of tokenised prompts (T, L), in the space of the projected
         tokens; `last_hidden_state`, `hidden_states` and `attentions`: the text encoder's."""
-        _refuse_unknown(kwargs)
+        refuse_unknown_arguments(kwargs)
         if self.text_model is None:
             raise ValueError(
                 "This model has no text encoder (config.text_config is None); it knows the concepts of "
                 "config.concept_names only. Encode other names with the text encoder it was trained with and call "
                 "set_concepts()."
             )
-        asked = _asked_outputs(self.config, output_hidden_states, output_attentions)
+        requested = requested_outputs(self.config, output_hidden_states, output_attentions)
         with torch.no_grad():
             outputs = self.text_model(
-                input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **asked, **kwargs
+                input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **requested, **kwargs
             )
         return BaseModelOutputWithPooling(
             last_hidden_state=outputs.last_hidden_state,
             pooler_output=unit(self.text_projection(self._pooled_text(outputs, attention_mask))),
-            **_given_outputs(outputs, self.config.text_config, **asked),
+            **returned_outputs(outputs, self.config.text_config, **requested),
         )
 
     def _pooled_text(self, outputs: ModelOutput, attention_mask: torch.Tensor | None) -> torch.Tensor:
@@ -596,7 +595,6 @@ def keep_frozen_statistics(model: nn.Module) -> None:
                 module.eval()
 
 
-COMMON_ARGUMENTS = frozenset(TransformersKwargs.__annotations__)  # which transformers may pass to any model
 # Encoders that normalise nothing but their pooled output: that norm is applied to every patch
 POOLED_NORMS = {"clip_vision_model": "post_layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
 # Text models that AutoModel does not know
@@ -619,55 +617,6 @@ def _text_model(text_config, **kwargs) -> PreTrainedModel:
     )
 
 
-def _refuse_unknown(kwargs: dict, part: nn.Module | None = None) -> None:
-    """Raises for keywords that are neither the part's, to which they go, nor those that transformers passes to any."""
-    unknown = [name for name in kwargs if name not in COMMON_ARGUMENTS]
-    if unknown and part is not None:
-        unknown = [name for name in unknown if name not in inspect.signature(part.forward).parameters]
-    if unknown:
-        raise TypeError(f"Unknown arguments {unknown}: the docstring says which there are.")
-
-
-def _asked_outputs(config, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
-    """The further outputs to ask an encoder for: those asked for in the call, else in the config."""
-    asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-    asked = {name: getattr(config, name) if value is None else value for name, value in asked.items()}
-    return {name: value for name, value in asked.items() if value}
-
-
-def _given_outputs(outputs: ModelOutput, config, **asked) -> dict[str, tuple[torch.Tensor, ...]]:
-    """What an encoder gave of what it was asked for.
-
-    Raises:
-        ValueError: it gave none.
-    """
-    given = {}
-    for name in (name.removeprefix("output_") for name in asked):
-        given[name] = outputs.get(name)
-        if not given[name]:
-            raise ValueError(
-                f"The encoder {config.model_type} gives no {name} with attn_implementation="
-                f'"{config._attn_implementation}". Attentions need an encoder that has attention, set to "eager" '
-                f"(model.set_attn_implementation); leave output_{name} out otherwise."
-            )
-    return given
-
-
-def _patch_dim(vision_config) -> int:
-    """Width of the last feature map: hierarchical encoders list one per stage."""
-    return vision_config.hidden_sizes[-1] if hasattr(vision_config, "hidden_sizes") else vision_config.hidden_size
-
-
-def _pair(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def _image_size(vision_config) -> tuple[int, int]:
-    if hasattr(vision_config, "num_patches"):  # SigLIP2 takes any shape of about as many patches
-        return _pair(math.isqrt(vision_config.num_patches) * vision_config.patch_size)
-    return _pair(getattr(vision_config, "image_size", None) or 224)
-
-
 def _grid_size(vision_config, height: int, width: int) -> tuple[int, int]:
-    patch_height, patch_width = _pair(vision_config.patch_size)
+    patch_height, patch_width = as_pair(vision_config.patch_size)
     return height // patch_height, width // patch_width

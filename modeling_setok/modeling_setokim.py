@@ -24,18 +24,14 @@ from .attention_of_parts import AttentionOfPartsMixin
 from .configuration_setokim import SPECIAL_TOKEN_IDS, SetokimConfig
 from .detokenizer import SetokDetokenizer
 from .diffusion_head import DiffusionHead
+from .forward_arguments import refuse_unknown_arguments
 from .generation_setokim import SetokimGenerationMixin
 from .mask_decoder import MaskDecoder, mask_losses
-from .modeling_setok import (
-    SetokForPreTraining,
-    SetokModel,
-    SetokModelOutput,
-    _image_size,
-    _patch_dim,
-    _refuse_unknown,
-)
+from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput
 from .placeholders import ExpandedSequence, expand_placeholders, gather_positions, past_length
+from .remote_code import RemoteCodeMixin
 from .tasks_setokim import SetokimTasksMixin
+from .vision_encoder import image_size_of, patch_dim_of
 
 
 @dataclass
@@ -86,7 +82,7 @@ class SetokimCausalLMOutput(ModelOutput):
     mask_logits: torch.FloatTensor | None = None
 
 
-class SetokimPreTrainedModel(AttentionOfPartsMixin, PreTrainedModel):
+class SetokimPreTrainedModel(AttentionOfPartsMixin, RemoteCodeMixin, PreTrainedModel):
     """What SeTok's stage has trained is frozen in a model that was made or loaded, until a recipe asks otherwise: no
     trainer of text alone moves it, and batch statistics stay as they are.
 
@@ -142,11 +138,6 @@ class SetokimPreTrainedModel(AttentionOfPartsMixin, PreTrainedModel):
             for layer in (module.modulation_out, module.linear_out):
                 init.zeros_(layer.weight)
                 init.zeros_(layer.bias)
-
-    def save_pretrained(self, save_directory, **kwargs):
-        if self.is_remote_code():  # AutoModel loads the base model from any of them; transformers adds the class itself
-            self.config.auto_map = dict(self._auto_map)
-        super().save_pretrained(save_directory, **kwargs)
 
 
 class VisualProjector(nn.Module):
@@ -341,7 +332,7 @@ class SetokimModel(SetokimPreTrainedModel):
         Raises:
             ValueError: images, marks and masks do not match, or a cache does not fit the rest.
         """
-        _refuse_unknown(kwargs, self.language_model)
+        refuse_unknown_arguments(kwargs, self.language_model)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds.")
         ids = input_ids if inputs_embeds is None else self.find_marks(inputs_embeds)
@@ -458,8 +449,7 @@ class SetokimModel(SetokimPreTrainedModel):
         """Zero, computed with what reads images. Every part takes part in every step, and in the same order, whatever a
         batch holds: so no process waits for another, and none reduces the gradient of one part with that of another."""
         if is_deepspeed_zero3_enabled():  # each process gathers SeTok's weights for all
-            vision_config = self.config.vision_config.vision_config
-            blank = self.token_statistics.mean.new_zeros(1, 3, *_image_size(vision_config))
+            blank = self.token_statistics.mean.new_zeros(1, 3, *image_size_of(self.config.vision_config))
             tokens = self._run_setok(blank).last_hidden_state[0]
         else:
             tokens = self.token_statistics.mean[None]
@@ -487,7 +477,7 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         self.detokenizer = SetokDetokenizer(vision_config.detokenizer_config, token_dim=vision_config.hidden_size)
         self.diffusion_head = DiffusionHead(config.diffusion_config, vision_config.hidden_size, text_config.hidden_size)
         self.mask_decoder = MaskDecoder(
-            config.mask_decoder_config, _patch_dim(vision_config.vision_config), vision_config.hidden_size
+            config.mask_decoder_config, patch_dim_of(vision_config), vision_config.hidden_size
         )
         self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{_embedding_name(self.model)}.weight"}
         self.post_init()
