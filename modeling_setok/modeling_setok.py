@@ -1,6 +1,5 @@
 """SeTok: an image becomes a variable number of concept tokens, and an image again (§2.1)."""
 
-import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Unpack
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, Siglip2TextModel, SiglipTextModel
+from transformers import AutoModel, Siglip2TextModel, SiglipTextModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
@@ -24,7 +23,7 @@ from .forward_arguments import refuse_unknown_arguments, requested_outputs, retu
 from .remote_code import RemoteCodeMixin
 from .token_clustering import TokenClustering, feature_scale, mean_length, unit_directions, valid_patches
 from .token_merger import TokenMerger
-from .vision_encoder import as_pair, image_size_of, patch_dim_of
+from .vision_encoder import encode_patches, image_size_of, load_vision_encoder, patch_dim_of
 
 
 @dataclass
@@ -156,11 +155,7 @@ class SetokModel(SetokPreTrainedModel):
                 scaled to the encoder's grid.
             kwargs: passed to `AutoModel.from_pretrained` (revision, token, dtype, ...).
         """
-        vision_config = AutoConfig.from_pretrained(name, **{k: v for k, v in kwargs.items() if k in HUB_ARGUMENTS})
-        vision_config = getattr(vision_config, "vision_config", vision_config)
-        if hasattr(vision_config, "vision_use_head"):
-            vision_config.vision_use_head = False
-        encoder = AutoModel.from_pretrained(name, config=vision_config, **kwargs)
+        encoder = load_vision_encoder(name, **kwargs)
         is_default = config is None
         config = SetokConfig() if is_default else config
         config.vision_config = encoder.config
@@ -175,53 +170,8 @@ class SetokModel(SetokPreTrainedModel):
 
     def get_patch_embeddings(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
         """Patch embeddings (B, h * w, Dv) of pixels (B, 3, H, W), and their grid (h, w)."""
-        _, patch_embeddings, grid_size = self._encode(pixel_values)
+        _, patch_embeddings, grid_size = encode_patches(self.vision_encoder, self.config, pixel_values)
         return patch_embeddings, grid_size
-
-    def _encode(self, pixel_values: torch.Tensor, **kwargs) -> tuple[ModelOutput, torch.Tensor, tuple[int, int]]:
-        """What the vision encoder returns, its patch embeddings (B, h * w, Dv) and their grid."""
-        if pixel_values.ndim != 4:
-            raise ValueError(f"pixel_values must be (batch, channels, height, width), got {tuple(pixel_values.shape)}.")
-        config = self.config.vision_config
-        if config.model_type == "siglip2_vision_model":
-            return self._encode_naflex(pixel_values, **kwargs)
-        image_size = tuple(pixel_values.shape[-2:])
-        if "interpolate_pos_encoding" in inspect.signature(self.vision_encoder.forward).parameters:
-            kwargs["interpolate_pos_encoding"] = image_size != image_size_of(self.config)
-        outputs = self.vision_encoder(
-            pixel_values=pixel_values.to(self.vision_encoder.dtype), return_dict=True, **kwargs
-        )
-        features = outputs.last_hidden_state
-        is_map = features.ndim == 4
-        height, width = features.shape[-2:] if is_map else _grid_size(config, *image_size)
-        if is_map:
-            features = features.flatten(2).transpose(1, 2)
-        if config.model_type in POOLED_NORMS:
-            features = getattr(self.vision_encoder, POOLED_NORMS[config.model_type])(features)
-        if features.shape[1] < height * width:
-            raise ValueError(
-                f"The encoder {config.model_type} gave {features.shape[1]} tokens for a grid of {height} x {width} "
-                "patches: it merges patches, which SeTok cannot place. Use an encoder with one token per patch."
-            )
-        features = features[:, features.shape[1] - height * width :]  # CLS and registers come first
-        return outputs, features, (height, width)
-
-    def _encode_naflex(self, pixel_values: torch.Tensor, **kwargs) -> tuple[ModelOutput, torch.Tensor, tuple[int, int]]:
-        """SigLIP2's encoder takes flattened patches and the shape of their grid instead of an image."""
-        size = self.config.vision_config.patch_size
-        batch, channels, height, width = pixel_values.shape
-        grid = (height // size, width // size)
-        patches = pixel_values[:, :, : grid[0] * size, : grid[1] * size]
-        patches = patches.reshape(batch, channels, grid[0], size, grid[1], size).permute(0, 2, 4, 3, 5, 1)
-        patches = patches.reshape(batch, grid[0] * grid[1], -1).to(self.vision_encoder.dtype)
-        outputs = self.vision_encoder(
-            pixel_values=patches,
-            pixel_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device),
-            spatial_shapes=torch.tensor([grid], device=patches.device).expand(batch, -1),
-            return_dict=True,
-            **kwargs,
-        )
-        return outputs, outputs.last_hidden_state, grid
 
     @can_return_tuple
     def forward(
@@ -245,7 +195,9 @@ class SetokModel(SetokPreTrainedModel):
         refuse_unknown_arguments(kwargs)
         config = self.config
         requested = requested_outputs(config, output_hidden_states, output_attentions)
-        encoder_outputs, patch_embeddings, grid_size = self._encode(pixel_values, **requested)
+        encoder_outputs, patch_embeddings, grid_size = encode_patches(
+            self.vision_encoder, config, pixel_values, **requested
+        )
         clusters, soft_masks = self.token_clustering(patch_embeddings, patch_mask)
         tokens, token_mask = self.token_merger(patch_embeddings, clusters, grid_size, soft_masks)
         return SetokModelOutput(
@@ -595,19 +547,8 @@ def keep_frozen_statistics(model: nn.Module) -> None:
                 module.eval()
 
 
-# Encoders that normalise nothing but their pooled output: that norm is applied to every patch
-POOLED_NORMS = {"clip_vision_model": "post_layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
 # Text models that AutoModel does not know
 SIGLIP_TEXT_MODELS = {"siglip_text_model": SiglipTextModel, "siglip2_text_model": Siglip2TextModel}
-HUB_ARGUMENTS = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "token",
-    "revision",
-    "subfolder",
-    "trust_remote_code",
-)
 
 
 def _text_model(text_config, **kwargs) -> PreTrainedModel:
@@ -615,8 +556,3 @@ def _text_model(text_config, **kwargs) -> PreTrainedModel:
     return (
         AutoModel.from_config(text_config, **kwargs) if siglip is None else siglip._from_config(text_config, **kwargs)
     )
-
-
-def _grid_size(vision_config, height: int, width: int) -> tuple[int, int]:
-    patch_height, patch_width = as_pair(vision_config.patch_size)
-    return height // patch_height, width // patch_width
