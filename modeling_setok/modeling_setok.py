@@ -2,19 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Unpack
 
 import torch
 from torch import nn
-from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from .attention_of_parts import AttentionOfPartsMixin, with_attention_of
+from .attention_of_parts import AttentionOfPartsMixin
 from .concept_contrastive import mean_token, unit
 from .concept_names import ConceptBank, ConceptNamesMixin, make_text_model
 from .configuration_setok import SetokConfig
@@ -23,7 +21,15 @@ from .forward_arguments import refuse_unknown_arguments, requested_outputs, retu
 from .remote_code import RemoteCodeMixin
 from .token_clustering import TokenClustering, feature_scale, mean_length, unit_directions, valid_patches
 from .token_merger import TokenMerger
-from .vision_encoder import encode_patches, image_size_of, load_vision_encoder, patch_dim_of
+from .vision_encoder import (
+    encode_patches,
+    image_size_of,
+    keep_frozen_statistics,
+    load_vision_encoder,
+    make_vision_encoder,
+    patch_dim_of,
+    unused_parameters,
+)
 
 
 @dataclass
@@ -118,11 +124,7 @@ class SetokModel(SetokPreTrainedModel):
 
     def __init__(self, config: SetokConfig):
         super().__init__(config)
-        # In the dtype that all else is made in: transformers tells it to parts, but not to the parts of parts
-        make_encoder = partial(AutoModel.from_config, dtype=torch.get_default_dtype())
-        self.vision_encoder = with_attention_of(config, make_encoder, config.vision_config)
-        if self.vision_encoder.main_input_name != "pixel_values":
-            raise ValueError(f"vision_config must be of a vision model, got {config.vision_config.model_type!r}.")
+        self.vision_encoder = make_vision_encoder(config)
         self.token_clustering = TokenClustering(config)
         self.token_merger = TokenMerger(config, patch_dim=patch_dim_of(config))
         self.post_init()
@@ -134,9 +136,8 @@ class SetokModel(SetokPreTrainedModel):
         It also freezes what the tokens do not depend on: DDP refuses parameters without gradient. (In `__init__` alone
         that would be undone by `from_pretrained`, which makes all parameters trainable.)
         """
-        for name, parameter in self.vision_encoder.named_parameters():
-            if name.split(".", 1)[0] == "pooler" or name.endswith("mask_token"):
-                parameter.requires_grad_(False)
+        for parameter in unused_parameters(self.vision_encoder, self.config):
+            parameter.requires_grad_(False)
         super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
         keep_frozen_statistics(self)
         return self
@@ -301,7 +302,6 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
         super().train(mode)
         if self.text_model is not None:
             self.text_model.eval().requires_grad_(False)
-        keep_frozen_statistics(self)
         return self
 
     def get_input_embeddings(self) -> nn.Module:
@@ -420,17 +420,3 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """See `SetokModel.get_image_features`."""
         return self.setok.get_image_features(pixel_values, **kwargs)
-
-
-def keep_frozen_statistics(model: nn.Module) -> None:
-    """Puts every normalisation with running statistics whose own weights are frozen in eval mode.
-
-    For `train()` of a model: the statistics of a batch are used, and move the running ones, only where the
-    normalisation itself is trained. So the frozen parts of a model, with or without adapters beside them, compute in
-    training what they compute after it. A normalisation without weights follows the whole model.
-    """
-    for module in model.modules():
-        if getattr(module, "running_mean", None) is not None:
-            own = list(module.parameters(recurse=False)) or list(model.parameters())
-            if not any(parameter.requires_grad for parameter in own):
-                module.eval()

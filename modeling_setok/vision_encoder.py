@@ -5,16 +5,23 @@ Functions over an encoder module, which a `SetokModel` holds as it is: its state
 
 import inspect
 import math
+from collections.abc import Iterator
+from functools import partial
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .attention_of_parts import with_attention_of
 from .configuration_setok import SetokConfig
+from .forward_arguments import returned_outputs
 
 # Encoders that normalise nothing but their pooled output: that norm is applied to every patch
 POOLED_NORMS = {"clip_vision_model": "post_layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
+# What encoders call the norm after their last layer
+LAST_NORMS = ("post_layernorm", "layernorm", "layer_norm", "norm", "rms_norm")
 # What `from_pretrained` needs to find a configuration; the rest of its arguments is about weights
 HUB_ARGUMENTS = (
     "cache_dir",
@@ -25,6 +32,28 @@ HUB_ARGUMENTS = (
     "subfolder",
     "trust_remote_code",
 )
+
+
+def make_vision_encoder(config: SetokConfig) -> PreTrainedModel:
+    """A new encoder of `config.vision_config`.
+
+    Raises:
+        ValueError: it is no vision model, or `config.vision_feature_layer` is none of its layers.
+    """
+    # In the dtype that all else is made in: transformers tells it to parts, but not to the parts of parts
+    make = partial(AutoModel.from_config, dtype=torch.get_default_dtype())
+    encoder = with_attention_of(config, make, config.vision_config)
+    if encoder.main_input_name != "pixel_values":
+        raise ValueError(f"vision_config must be of a vision model, got {config.vision_config.model_type!r}.")
+    if _earlier_layer(config) is not None:
+        has_norm = _gives_maps(config) or _last_norm(encoder) is not None
+        if not has_norm or _layers(encoder, config) is None:
+            raise ValueError(
+                f"vision_feature_layer={config.vision_feature_layer} needs an encoder whose layers and whose last norm "
+                f"({', '.join(LAST_NORMS)}) SeTok can find, and those of {config.vision_config.model_type} it cannot. "
+                "Use vision_feature_layer=-1; for an earlier layer, an encoder that has no more layers."
+            )
+    return encoder
 
 
 def load_vision_encoder(name: str, **kwargs) -> PreTrainedModel:
@@ -53,27 +82,54 @@ def encode_patches(
         What the encoder returns; the patch embeddings (B, h * w, Dv), in reading order; their grid (h, w).
 
     Raises:
-        ValueError: the pixels are no batch of images, or the encoder has less than one token per patch.
+        ValueError: the pixels are no batch of images, or what the encoder gives are no patches of the expected width.
     """
     if pixel_values.ndim != 4:
         raise ValueError(f"pixel_values must be (batch, channels, height, width), got {tuple(pixel_values.shape)}.")
-    vision_config = config.vision_config
-    run = _run_on_patches if vision_config.model_type == "siglip2_vision_model" else _run_on_images
+    layer, model_type = _earlier_layer(config), config.vision_config.model_type
+    if layer is not None:
+        requested["output_hidden_states"] = True
+    run = _run_on_patches if model_type == "siglip2_vision_model" else _run_on_images
     outputs = run(encoder, config, pixel_values.to(encoder.dtype), **requested)
-    features = outputs.last_hidden_state
-    if features.ndim == 4:  # a feature map (B, Dv, h, w)
+    features = outputs.last_hidden_state if layer is None else _hidden_state(outputs, config, layer)
+    is_map = features.ndim == 4  # (B, Dv, h, w)
+    if is_map:
         height, width = features.shape[-2:]
         features = features.flatten(2).transpose(1, 2)
     else:
-        height, width = _grid_size(vision_config, *pixel_values.shape[-2:])
-    if vision_config.model_type in POOLED_NORMS:
-        features = getattr(encoder, POOLED_NORMS[vision_config.model_type])(features)
+        height, width = _grid_size(config.vision_config, *pixel_values.shape[-2:])
+    _refuse_other_than_patches(features, (height, width), config)
+    if layer is None and model_type in POOLED_NORMS:
+        features = getattr(encoder, POOLED_NORMS[model_type])(features)
+    elif layer is not None and not is_map:
+        features = _last_norm(encoder)(features)
+    return outputs, features[:, features.shape[1] - height * width :], (height, width)  # CLS, registers come first
+
+
+def _refuse_other_than_patches(features: torch.Tensor, grid_size: tuple[int, int], config: SetokConfig) -> None:
+    model_type, patch_dim = config.vision_config.model_type, patch_dim_of(config)
+    height, width = grid_size
     if features.shape[1] < height * width:
         raise ValueError(
-            f"The encoder {vision_config.model_type} gave {features.shape[1]} tokens for a grid of {height} x {width} "
-            "patches: it merges patches, which SeTok cannot place. Use an encoder with one token per patch."
+            f"The encoder {model_type} gave {features.shape[1]} tokens for a grid of {height} x {width} patches: it "
+            "merges patches, which SeTok cannot place. Use an encoder with one token per patch."
         )
-    return outputs, features[:, features.shape[1] - height * width :], (height, width)  # CLS, registers come first
+    if features.shape[2] != patch_dim:
+        raise ValueError(
+            f"The encoder {model_type} gave embeddings of width {features.shape[2]} for vision_feature_layer="
+            f"{config.vision_feature_layer}, where its configuration says {patch_dim}: SeTok cannot use that layer."
+        )
+
+
+def _hidden_state(outputs: ModelOutput, config: SetokConfig, layer: int) -> torch.Tensor:
+    vision_config = config.vision_config
+    hidden_states = returned_outputs(outputs, vision_config, output_hidden_states=True)["hidden_states"]
+    if len(hidden_states) != _num_layers(config) + 1:
+        raise ValueError(
+            f"The encoder {vision_config.model_type} gives {len(hidden_states)} hidden states and has "
+            f"{_num_layers(config)} layers, so that which layer gave which is unknown. Use vision_feature_layer=-1."
+        )
+    return hidden_states[layer]
 
 
 def _run_on_images(
@@ -103,10 +159,47 @@ def _run_on_patches(
     )
 
 
+def unused_parameters(encoder: PreTrainedModel, config: SetokConfig) -> Iterator[nn.Parameter]:
+    """Those of an encoder that the patch embeddings do not depend on."""
+    for name, parameter in encoder.named_parameters():
+        if name.split(".", 1)[0] == "pooler" or name.endswith("mask_token"):
+            yield parameter
+    layer = _earlier_layer(config)
+    if layer is not None:
+        for module in _layers(encoder, config)[layer:]:
+            yield from module.parameters()
+        if _gives_maps(config) and _last_norm(encoder) is not None:
+            yield from _last_norm(encoder).parameters()
+
+
+def keep_frozen_statistics(model: nn.Module) -> None:
+    """Puts every normalisation with running statistics whose own weights are frozen in eval mode.
+
+    For `train()` of a model: the statistics of a batch are used, and move the running ones, only where the
+    normalisation itself is trained. So the frozen parts of a model, with or without adapters beside them, compute in
+    training what they compute after it. A normalisation without weights follows the whole model.
+    """
+    for module in model.modules():
+        if getattr(module, "running_mean", None) is not None:
+            own = list(module.parameters(recurse=False)) or list(model.parameters())
+            if not any(parameter.requires_grad for parameter in own):
+                module.eval()
+
+
 def patch_dim_of(config: SetokConfig) -> int:
-    """Dv, the width of the patch embeddings: hierarchical encoders list one width per stage."""
-    vision_config = config.vision_config
-    return vision_config.hidden_sizes[-1] if hasattr(vision_config, "hidden_sizes") else vision_config.hidden_size
+    """Dv, the width of the patch embeddings.
+
+    Raises:
+        ValueError: the encoder has no `config.vision_feature_layer`.
+    """
+    vision_config, layer = config.vision_config, _earlier_layer(config)
+    if not _gives_maps(config):
+        return vision_config.hidden_size
+    if layer is None:
+        return vision_config.hidden_sizes[-1]
+    if layer == 0:
+        return getattr(vision_config, "embedding_size", vision_config.hidden_sizes[0])
+    return vision_config.hidden_sizes[layer - 1]
 
 
 def image_size_of(config: SetokConfig) -> tuple[int, int]:
@@ -115,6 +208,43 @@ def image_size_of(config: SetokConfig) -> tuple[int, int]:
     if hasattr(vision_config, "num_patches"):  # SigLIP2 takes any shape of about as many patches
         return _pair(math.isqrt(vision_config.num_patches) * vision_config.patch_size)
     return _pair(getattr(vision_config, "image_size", None) or 224)
+
+
+def _earlier_layer(config: SetokConfig) -> int | None:
+    """The hidden state that `config.vision_feature_layer` chooses, counted from 0; `None` where it is the last."""
+    layer = config.vision_feature_layer
+    if layer == -1:
+        return None
+    model_type, num_layers = config.vision_config.model_type, _num_layers(config)
+    if num_layers is None:
+        raise ValueError(f"The encoder {model_type} does not say how many layers it has: use vision_feature_layer=-1.")
+    if not -num_layers - 1 <= layer <= num_layers:
+        raise ValueError(
+            f"vision_feature_layer={layer} is out of range: the encoder {model_type} has {num_layers} layers, whose "
+            f"hidden states are 0 (the embeddings) to {num_layers}, or {-num_layers - 1} to -1."
+        )
+    return None if layer == num_layers else layer % (num_layers + 1)
+
+
+def _num_layers(config: SetokConfig) -> int | None:
+    if _gives_maps(config):
+        return len(config.vision_config.hidden_sizes)
+    return getattr(config.vision_config, "num_hidden_layers", None)
+
+
+def _gives_maps(config: SetokConfig) -> bool:
+    """Whether the encoder is hierarchical: a layer is a stage, and each has a feature map of its own size and width."""
+    return hasattr(config.vision_config, "hidden_sizes")
+
+
+def _layers(encoder: PreTrainedModel, config: SetokConfig) -> nn.ModuleList | None:
+    """The layers, or stages, whose inputs and outputs are the encoder's hidden states."""
+    stacks = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
+    return next((stack for stack in stacks if len(stack) == _num_layers(config)), None)
+
+
+def _last_norm(encoder: PreTrainedModel) -> nn.Module | None:
+    return next((getattr(encoder, name) for name in LAST_NORMS if hasattr(encoder, name)), None)
 
 
 def _grid_size(vision_config, height: int, width: int) -> tuple[int, int]:
