@@ -12,8 +12,10 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
+from .concept_masks import literal_token_masks, soft_token_masks
 from .configuration_setok import SetokConfig, SetokDetokenizerConfig
 from .configuration_setokim import SetokimConfig, SetokimDiffusionConfig, SetokimMaskDecoderConfig
+from .density_peaks import TokenClusters, cluster_tokens
 from .detokenizer import SetokDetokenizer
 from .diffusion_head import DiffusionHead
 from .generation_setokim import SetokimGenerateOutput
@@ -33,7 +35,6 @@ from .modeling_setokim import (
     SetokimModelOutput,
     SetokimPreTrainedModel,
 )
-from .token_clustering import TokenClusters, cluster_tokens, literal_token_masks, soft_token_masks
 
 AutoConfig.register(SetokConfig.model_type, SetokConfig, exist_ok=True)
 AutoModel.register(SetokConfig, SetokModel, exist_ok=True)

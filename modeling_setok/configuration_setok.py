@@ -94,13 +94,13 @@ class SetokConfig(PreTrainedConfig):
         pack_clusters: run the inner transformer over patches packed by cluster; `False` uses one block-diagonal mask
             over the image, the slower reference.
         num_neighbors, criterion, threshold, assignment, max_tokens, fixed_tokens, token_order: see
-            [`cluster_tokens`](token_clustering.py).
+            [`cluster_tokens`](density_peaks.py).
         background_norm: for encoders that mark empty background by short embeddings (a CNN without a final norm): a
             constant channel of this many mean embedding lengths is appended before directions are compared, so that
             such patches count as alike. 0 leaves it out.
         assignment_mode: `"hard"` or `"soft"` concept masks (Table 5).
         straight_through: in training, hard masks with the gradient of the soft ones.
-        soft_sharpness, soft_threshold, soft_penalty, soft_temperature: see `soft_token_masks`.
+        soft_sharpness, soft_threshold, soft_penalty, soft_temperature: see [`soft_token_masks`](concept_masks.py).
         projection_dim: dimension of the joint space of concept tokens and text.
         text_feature_dim: dimension of the text features; read from `text_config` where there is one.
         concept_names: names whose text features are kept with the weights (the concept bank), so that these concepts

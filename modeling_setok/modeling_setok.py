@@ -1,7 +1,6 @@
 """SeTok: an image becomes a variable number of concept tokens, and an image again (§2.1)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Unpack
 
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .attention_of_parts import AttentionOfPartsMixin
@@ -18,8 +17,9 @@ from .concept_names import ConceptBank, ConceptNamesMixin, make_text_model
 from .configuration_setok import SetokConfig
 from .detokenizer import SetokDetokenizer
 from .forward_arguments import refuse_unknown_arguments, requested_outputs, returned_outputs
+from .outputs_setok import SetokForPreTrainingOutput, SetokModelOutput
 from .remote_code import RemoteCodeMixin
-from .token_clustering import TokenClustering, feature_scale, mean_length, unit_directions, valid_patches
+from .token_clustering import TokenClustering
 from .token_merger import TokenMerger
 from .vision_encoder import (
     encode_patches,
@@ -30,56 +30,6 @@ from .vision_encoder import (
     patch_dim_of,
     unused_parameters,
 )
-
-
-@dataclass
-class SetokModelOutput(ModelOutput):
-    """Concept tokens of a batch of images.
-
-    `last_hidden_state` (B, C, D): the concept tokens, C = the batch's largest number, zero where an image has fewer.
-    `token_mask` (B, C) bool: True for a token.
-    `num_tokens` (B,) long: number of tokens of each image.
-    `cluster_ids` (B, N) long: token that each patch belongs to, -1 on padding.
-    `patch_embeddings` (B, N, Dv): what the vision encoder gave.
-    `grid_size` (h, w): the patches form h rows of w, N = h * w.
-    `scores` (B, N) float32: seed scores of the clustering.
-    `soft_masks` (B, C, N) float32: with `assignment_mode="soft"`, the concept masks; they sum to 1 over the tokens.
-    `hidden_states`, `attentions`: with `output_hidden_states`, `output_attentions`, the vision encoder's, as it gives
-    them: tuples with one of each layer (or stage).
-    """
-
-    last_hidden_state: torch.FloatTensor | None = None
-    token_mask: torch.BoolTensor | None = None
-    num_tokens: torch.LongTensor | None = None
-    cluster_ids: torch.LongTensor | None = None
-    patch_embeddings: torch.FloatTensor | None = None
-    grid_size: tuple[int, int] | None = None
-    scores: torch.FloatTensor | None = None
-    soft_masks: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-@dataclass
-class SetokForPreTrainingOutput(ModelOutput):
-    """`loss` = alpha * `reconstruction_loss` + beta * `contrastive_loss` (Eq. 3), each () where its targets were given.
-
-    `placement_loss` () is a third term where `config.placement_weight` > 0.
-    `reconstruction` (B, 3, S, S): the painted image, normalised as the target. `image_features` (B, P): unit length,
-    V^I of Eq. 5. `logits_per_image` (B, V): scaled similarity to every concept of the bank, where there is one.
-    `setok_output`: the tokens; `hidden_states` and `attentions`: its.
-    """
-
-    loss: torch.FloatTensor | None = None
-    reconstruction_loss: torch.FloatTensor | None = None
-    contrastive_loss: torch.FloatTensor | None = None
-    placement_loss: torch.FloatTensor | None = None
-    reconstruction: torch.FloatTensor | None = None
-    image_features: torch.FloatTensor | None = None
-    logits_per_image: torch.FloatTensor | None = None
-    setok_output: SetokModelOutput | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class SetokPreTrainedModel(AttentionOfPartsMixin, RemoteCodeMixin, PreTrainedModel):
@@ -268,11 +218,7 @@ class SetokModel(SetokPreTrainedModel):
         self.train(training)
         if not patch_embeddings:
             raise ValueError("calibrate() needs at least one batch of images.")
-        clustering = self.token_clustering
-        clustering.patch_norm.fill_(torch.cat([mean_length(x, valid_patches(x)) for x in patch_embeddings]).mean())
-        scales = [feature_scale(*unit_directions(clustering.clustering_features(x))) for x in patch_embeddings]
-        clustering.feature_scale.fill_(torch.cat(scales).mean())
-        return float(clustering.feature_scale)
+        return self.token_clustering.calibrate(patch_embeddings)
 
 
 class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):

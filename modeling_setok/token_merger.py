@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers.masking_utils import create_bidirectional_mask
 
-from .token_clustering import TokenClusters
+from .density_peaks import TokenClusters
 from .transformer import SetokBlock, attend_segments, grid_positions, place_code, rotary_angles
 
 
