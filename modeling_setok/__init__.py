@@ -1,4 +1,26 @@
-"""The models of SeTok and Setokim, registered with the Auto classes of transformers."""
+"""The models of SeTok and Setokim, registered with the Auto classes of transformers.
+
+What an image passes through, file by file: vision_encoder.py (patch embeddings), token_clustering.py (which patches are
+one concept), token_merger.py (concept tokens), detokenizer.py (an image again); modeling_setok.py puts them together,
+modeling_setokim.py puts them beside a language model.
+
+Letters of shapes, in all docstrings of this folder:
+
+    B       images of a batch; where there is text, its rows, and I the images in all of them
+    H, W    height and width of an image in pixels; S, side of the square image that the detokenizer paints
+    h, w    rows and columns of the grid of patches; N = h * w, patches; G, side of the detokenizer's grid
+    Dv      width of a patch embedding
+    C       concept tokens, the largest number in the batch; n_i, those of image i
+    D       width of a concept token, and of a visual token, which is one of unit variance
+    K       concept names of an image, padded; V, names of the bank, or ids of the vocabulary; P, width of the joint
+            space of tokens and names
+    T       length of a sequence: of a text, or of the patches of a batch, packed; L, of a prompt or of a padded row
+    M       masks of objects, in all rows
+    Q, K    queries and keys, where there is attention
+
+hidden is the width of the language model. Alone, no axis: K, the neighbours of Eq. 1; S, the feature scale of the
+clustering; M, the concept masks of Algorithm 1.
+"""
 
 from transformers import (
     AutoConfig,

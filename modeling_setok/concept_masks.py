@@ -22,7 +22,7 @@ def soft_token_masks(
     cumulative product; what no seed claims is the mask after the image's last token.
 
     Args:
-        patch_embeddings: (B, N, D). Gradients reach the patches and the seeds; scores are constants.
+        patch_embeddings: (B, N, Dv). Gradients reach the patches and the seeds; scores are constants.
         clusters: the seeds, from `cluster_tokens` on the same embeddings.
         scale: S, as in `cluster_tokens`.
 
@@ -71,7 +71,7 @@ def literal_token_masks(
     the stop condition open).
 
     Args:
-        patch_embeddings: (N, D), one image.
+        patch_embeddings: (N, Dv), one image.
 
     Returns:
         The masks M, each (N,) float32; they sum to 1.

@@ -84,7 +84,7 @@ class ConceptNamesMixin:
         output_attentions: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
-        """`pooler_output`: unit-length features (T, P) of tokenised prompts (T, L), in the space of the projected
+        """`pooler_output`: unit-length features (V, P) of tokenised prompts (V, L), in the space of the projected
         tokens; `last_hidden_state`, `hidden_states` and `attentions`: the text encoder's."""
         refuse_unknown_arguments(kwargs)
         if self.text_model is None:

@@ -81,7 +81,7 @@ class SetokConfig(PreTrainedConfig):
         text_config: the frozen text encoder of the contrastive loss, any text model of transformers; `None` where text
             features are computed outside and kept as the concept bank.
         vision_feature_layer: which of the encoder's hidden states the patch embeddings are, as in LLaVA. An encoder of
-            L layers has L + 1: 0 is the embeddings, k what layer k gives; negative ones count from the end, -1 being
+            n layers has n + 1: 0 is the embeddings, k what layer k gives; negative ones count from the end, -1 being
             what the last layer gives. The encoder's last norm is applied whichever it is (LLaVA applies none). Of a
             hierarchical encoder (ConvNeXt, ResNet) k is the feature map of stage k, with its own grid and width, and
             the norm, which fits no stage but the last, is left out of the others. Layers after the one chosen run but

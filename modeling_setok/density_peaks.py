@@ -57,7 +57,7 @@ def cluster_tokens(
     """Partitions the patches of each image around its density peaks.
 
     Args:
-        patch_embeddings: (B, N, D), any float dtype; distances are computed in float32.
+        patch_embeddings: (B, N, Dv), any float dtype; distances are computed in float32.
         num_neighbors: K of Eq. 1. The size in patches of the smallest object that may get a token of its own; about
             6 * N / 729, at least 4.
         criterion: `"relative"`: a seed's score sqrt(delta2 / (r2 + S/4)) exceeds 1. `"product"` (the paper's rho *
@@ -103,7 +103,7 @@ def cluster_tokens(
 def unit_directions(
     patch_embeddings: torch.Tensor, patch_mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit vectors (B, N, D) in float32 and the valid patches (B, N) bool; zero vectors and padding stay zero."""
+    """Unit vectors (B, N, Dv) in float32 and the valid patches (B, N) bool; zero vectors and padding stay zero."""
     x = patch_embeddings.float()
     valid = valid_patches(x, patch_mask)
     x = torch.where(valid[..., None], x, 0)
@@ -114,13 +114,13 @@ def unit_directions(
 
 
 def valid_patches(x: torch.Tensor, patch_mask: torch.Tensor | None = None) -> torch.BoolTensor:
-    """(B, N) bool: patches of x (B, N, D) that are finite and, where there is a mask (B, N), not padding."""
+    """(B, N) bool: patches of x (B, N, Dv) that are finite and, where there is a mask (B, N), not padding."""
     valid = x.isfinite().all(dim=-1)
     return valid if patch_mask is None else valid & patch_mask.to(device=valid.device, dtype=torch.bool)
 
 
 def mean_length(x: torch.Tensor, valid: torch.BoolTensor) -> torch.Tensor:
-    """(B,) float32: mean length of the valid patches of each image of x (B, N, D)."""
+    """(B,) float32: mean length of the valid patches of each image of x (B, N, Dv)."""
     lengths = torch.where(valid[..., None], x, 0).float().norm(dim=-1)
     return lengths.sum(-1) / valid.sum(-1).clamp(min=1)
 

@@ -167,7 +167,7 @@ class SetokModel(SetokPreTrainedModel):
     def get_image_features(
         self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
-        """`pooler_output`: a list with the tokens (K_i, D) of each image; `last_hidden_state`: padded (B, C, D);
+        """`pooler_output`: a list with the tokens (n_i, D) of each image; `last_hidden_state`: padded (B, C, D);
         `hidden_states` and `attentions`: the vision encoder's, where `output_hidden_states`, `output_attentions` ask.
         """
         outputs = self(pixel_values, return_dict=True, **kwargs)

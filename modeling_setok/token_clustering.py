@@ -33,7 +33,7 @@ class TokenClustering(nn.Module):
     def clustering_features(
         self, patch_embeddings: torch.Tensor, patch_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The vectors whose directions are compared, (B, N, D) or (B, N, D + 1).
+        """The vectors whose directions are compared, (B, N, Dv) or (B, N, Dv + 1).
 
         Where the encoder says "nothing here" by a short embedding, the direction of that embedding is noise. With
         `config.background_norm` > 0 a constant channel of that many mean lengths is appended, so that short embeddings
@@ -48,7 +48,7 @@ class TokenClustering(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, patch_embeddings: list[torch.Tensor]) -> float:
-        """Sets both buffers to their means over the images of batches (B, N, D) float32, and returns S."""
+        """Sets both buffers to their means over the images of batches (B, N, Dv) float32, and returns S."""
         self.patch_norm.fill_(torch.cat([mean_length(x, valid_patches(x)) for x in patch_embeddings]).mean())
         scales = [feature_scale(*unit_directions(self.clustering_features(x))) for x in patch_embeddings]
         self.feature_scale.fill_(torch.cat(scales).mean())
@@ -57,7 +57,7 @@ class TokenClustering(nn.Module):
     def forward(
         self, patch_embeddings: torch.Tensor, patch_mask: torch.Tensor | None = None
     ) -> tuple[TokenClusters, torch.Tensor | None]:
-        """Returns the clusters of (B, N, D) embeddings, and soft masks (B, C + 1, N) where the config asks for them."""
+        """The clusters of (B, N, Dv) embeddings, and soft masks (B, C + 1, N) where the config asks for them."""
         config = self.config
         features = self.clustering_features(patch_embeddings, patch_mask)
         clusters = cluster_tokens(

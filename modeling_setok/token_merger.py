@@ -20,8 +20,8 @@ class ClusterPacking:
     """The valid patches of a batch in one sequence, cluster after cluster, the largest cluster first.
 
     Computed once for all inner layers. `order` (T,) long: positions of the packed patches in the flattened (B * N)
-    batch. `cluster_ids` (1, T) long: cluster of each packed patch, unique over the batch. `sizes` (G,) long: patches
-    per cluster. `attention_mask`: the block mask of flex attention.
+    batch. `cluster_ids` (1, T) long: cluster of each packed patch, unique over the batch. `sizes` long: patches per
+    cluster. `attention_mask`: the block mask of flex attention.
     """
 
     order: torch.LongTensor
