@@ -5,7 +5,6 @@ model over this expanded sequence, and hands back the hidden states of the compa
 """
 
 import copy
-from dataclasses import dataclass
 from typing import Unpack
 
 import torch
@@ -14,10 +13,9 @@ from transformers import AutoModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .attention_of_parts import AttentionOfPartsMixin
@@ -28,58 +26,11 @@ from .forward_arguments import refuse_unknown_arguments
 from .generation_setokim import SetokimGenerationMixin
 from .mask_decoder import MaskDecoder, mask_losses
 from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput
+from .outputs_setokim import SetokimCausalLMOutput, SetokimImageFeatures, SetokimModelOutput
 from .placeholders import ExpandedSequence, expand_placeholders, gather_positions, past_length
 from .remote_code import RemoteCodeMixin
 from .tasks_setokim import SetokimTasksMixin
 from .vision_encoder import image_size_of, patch_dim_of
-
-
-@dataclass
-class SetokimImageFeatures(BaseModelOutputWithPooling):
-    """Visual tokens for every placeholder of a batch (`<image>` or `<mask>`), in reading order.
-
-    `pooler_output`: list of (n_i, hidden) embeddings for the language model. `visual_tokens`: list of (n_i, D) of unit
-    variance. For the masks alone: `mask_prompts` (M, C, D) and `mask_prompt_mask` (M, C), the visual tokens under them,
-    and `mask_images` (M,) long, the image that each belongs to. `setok_output`: of the images.
-    """
-
-    visual_tokens: list[torch.FloatTensor] | None = None
-    mask_prompts: torch.FloatTensor | None = None
-    mask_prompt_mask: torch.BoolTensor | None = None
-    mask_images: torch.LongTensor | None = None
-    setok_output: SetokModelOutput | None = None
-
-
-@dataclass
-class SetokimModelOutput(ModelOutput):
-    """`last_hidden_state` (B, T, hidden), at the compact positions. `past_key_values`, `hidden_states` and `attentions`
-    are the language model's, over the expanded sequence. `expanded`: that sequence, and `image_features`: what stands
-    in it, where the prompt had images."""
-
-    last_hidden_state: torch.FloatTensor | None = None
-    past_key_values: object | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    expanded: ExpandedSequence | None = None
-    image_features: SetokimImageFeatures | None = None
-
-
-@dataclass
-class SetokimCausalLMOutput(ModelOutput):
-    """`loss` () is the weighted sum of `text_loss`, `diffusion_loss` and `mask_loss`, each () where the labels or masks
-    have something for it. `logits` (B, T, V) and `last_hidden_state` (B, T, hidden) are at the compact positions.
-    `mask_logits` (M, 4h, 4w): of each mask."""
-
-    loss: torch.FloatTensor | None = None
-    text_loss: torch.FloatTensor | None = None
-    diffusion_loss: torch.FloatTensor | None = None
-    mask_loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    past_key_values: object | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    mask_logits: torch.FloatTensor | None = None
 
 
 class SetokimPreTrainedModel(AttentionOfPartsMixin, RemoteCodeMixin, PreTrainedModel):
