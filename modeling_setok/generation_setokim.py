@@ -15,7 +15,7 @@ from transformers.generation import (
     LogitsProcessorList,
 )
 
-from .placeholders import gather_positions, past_length
+from .placeholders import expand_placeholders, find_special_tokens, gather_positions, past_length
 
 
 @dataclass
@@ -211,24 +211,27 @@ class SetokimGenerationMixin(GenerationMixin):
     def _expand_prompt(self, input_ids, kwargs: dict, option) -> tuple[torch.LongTensor | None, dict]:
         """The prompt with every placeholder expanded, and what belongs to it, the features of its images computed once.
 
-        A prompt of embeddings gets ids as well, which logits processors look at: its marks, and for the rest `<mask>`,
-        which is never generated.
+        A prompt of embeddings gets ids as well, which logits processors look at: its special tokens, and for the rest
+        `<mask>`, which is never generated.
         """
         inputs_embeds, cache = kwargs.get("inputs_embeds"), kwargs.get("past_key_values")
         only_embeds = input_ids is None and inputs_embeds is not None
         if only_embeds:
-            input_ids = self.model.find_marks(inputs_embeds)
+            input_ids = find_special_tokens(self.config, inputs_embeds, self.get_input_embeddings())
         if input_ids is None:
             return None, kwargs
         if kwargs.get("attention_mask") is None:
             pad_token_id = None if only_embeds else option("pad_token_id")
             kwargs["attention_mask"] = _attention_mask(input_ids, pad_token_id, option("eos_token_id"))
         pixel_values, masks = kwargs.pop("pixel_values", None), kwargs.pop("masks", None)
-        features = self.model._features(input_ids, pixel_values, masks, kwargs.pop("mm_encoder_outputs", None))
+        features = self.model.resolve_features(input_ids, pixel_values, masks, kwargs.pop("mm_encoder_outputs", None))
         expanded = None
         if features is not None:
             kwargs["mm_encoder_outputs"] = {"image": features}
-            expanded = self.model._expand(input_ids, kwargs["attention_mask"], kwargs.get("position_ids"), features)
+            counts = [len(tokens) for tokens in features.pooler_output]
+            expanded = expand_placeholders(
+                self.config, input_ids, kwargs["attention_mask"], kwargs.get("position_ids"), counts
+            )
         _check_cache(cache, expanded, has_images=features is not None)
         if expanded is not None:
             input_ids, kwargs["attention_mask"] = expanded.input_ids, expanded.attention_mask

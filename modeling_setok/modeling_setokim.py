@@ -27,7 +27,13 @@ from .generation_setokim import SetokimGenerationMixin
 from .mask_decoder import MaskDecoder, mask_losses
 from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput
 from .outputs_setokim import SetokimCausalLMOutput, SetokimImageFeatures, SetokimModelOutput
-from .placeholders import ExpandedSequence, expand_placeholders, gather_positions, past_length
+from .placeholders import (
+    expand_placeholders,
+    find_special_tokens,
+    gather_positions,
+    images_of_placeholders,
+    past_length,
+)
 from .remote_code import RemoteCodeMixin
 from .tasks_setokim import SetokimTasksMixin
 from .vision_encoder import image_size_of, patch_dim_of
@@ -188,15 +194,10 @@ class SetokimModel(SetokimPreTrainedModel):
             masks: (M, H, W) in [0, 1], one per `<mask>`, in reading order; each belongs to the image before it.
 
         Raises:
-            ValueError: other numbers of images or masks than of their marks, or a `<mask>` without an image before it.
+            ValueError: see `images_of_placeholders`.
         """
-        images, is_mask = self._images_of_placeholders(input_ids, len(pixel_values))
         num_masks = 0 if masks is None else len(masks)
-        if num_masks != int(is_mask.sum()):
-            raise ValueError(
-                f"The text has {int(is_mask.sum())} <mask> but {num_masks} masks were given: pass one (H, W) mask for "
-                "each."
-            )
+        images, is_mask = images_of_placeholders(self.config, input_ids, len(pixel_values), num_masks)
         if num_masks == 0:
             return self.get_image_features(pixel_values, return_dict=True)
         setok_output = self._run_setok(pixel_values)
@@ -228,23 +229,6 @@ class SetokimModel(SetokimPreTrainedModel):
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             return self.setok(pixel_values, return_dict=True, **kwargs)
 
-    def _images_of_placeholders(
-        self, input_ids: torch.LongTensor, num_images: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each placeholder (P,) in reading order its image, and whether it is a `<mask>`."""
-        is_image, is_mask = input_ids == self.config.image_token_id, input_ids == self.config.mask_token_id
-        if int(is_image.sum()) != num_images:
-            raise ValueError(
-                f"Image features and image tokens do not match, tokens: {int(is_image.sum())}, features: {num_images}: "
-                "the text needs one <image> for each image."
-            )
-        seen = is_image.flatten().cumsum(0).unflatten(0, input_ids.shape)  # images up to here, over the whole batch
-        before = nn.functional.pad(seen[:-1, -1], (1, 0))[:, None]  # in the rows above
-        if bool((is_mask & (seen == before)).any()):
-            raise ValueError("A <mask> needs an image before it in its text: the one that it is a mask of.")
-        placeholders = is_image | is_mask
-        return seen[placeholders] - 1, is_mask[placeholders]
-
     def _covered_tokens(self, outputs: SetokModelOutput, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """(M, C) bool: the tokens whose cluster lies mostly inside each mask, at least the one that it covers most."""
         masks = masks.to(outputs.cluster_ids.device, torch.float32)
@@ -275,23 +259,26 @@ class SetokimModel(SetokimPreTrainedModel):
             input_ids: (B, T), with one `<image>` per image; with `mm_encoder_outputs`, also expanded.
             attention_mask: (B, T), 0 on padding.
             position_ids: (B, T), of the compact text; each image takes as many positions as it has tokens.
-            inputs_embeds: (B, T, hidden), in place of `input_ids`, whose marks are found by their embedding.
+            inputs_embeds: (B, T, hidden), in place of `input_ids`, whose special tokens are found by their embedding.
             pixel_values: (I, 3, H, W), the batch's images in reading order.
             masks: (M, H, W), the batch's masks in reading order.
             mm_encoder_outputs: {"image": what `get_image_features` returned}, in place of `pixel_values`.
 
         Raises:
-            ValueError: images, marks and masks do not match, or a cache does not fit the rest.
+            ValueError: images, masks and their placeholders do not match, or a cache does not fit the rest.
         """
         refuse_unknown_arguments(kwargs, self.language_model)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds.")
-        ids = input_ids if inputs_embeds is None else self.find_marks(inputs_embeds)
-        features, expanded = self._features(ids, pixel_values, masks, mm_encoder_outputs), None
+        ids = input_ids
+        if inputs_embeds is not None:
+            ids = find_special_tokens(self.config, inputs_embeds, self.get_input_embeddings())
+        features, expanded = self.resolve_features(ids, pixel_values, masks, mm_encoder_outputs), None
         has_mask = getattr(attention_mask, "ndim", None) == 2  # with a static cache it is made already, or several are
         past = past_length(past_key_values) if features is not None or has_mask else 0
         if features is not None:
-            expanded = self._expand(ids, attention_mask, position_ids, features, past)
+            counts = [len(tokens) for tokens in features.pooler_output]
+            expanded = expand_placeholders(self.config, ids, attention_mask, position_ids, counts, past)
         if expanded is not None:
             ids, position_ids = expanded.input_ids, expanded.position_ids
             attention_mask = expanded.attention_mask
@@ -329,7 +316,15 @@ class SetokimModel(SetokimPreTrainedModel):
             image_features=features,
         )
 
-    def _features(self, input_ids, pixel_values, masks, mm_encoder_outputs) -> SetokimImageFeatures | None:
+    def resolve_features(
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.Tensor | None,
+        masks: torch.Tensor | None,
+        mm_encoder_outputs: dict | None,
+    ) -> SetokimImageFeatures | None:
+        """The features of a call (see `SetokimModel.forward`): those that it was given, or those of its pixel values,
+        or `None` for a text alone."""
         features = (mm_encoder_outputs or {}).get("image")
         if pixel_values is None:
             if features is None and masks is not None and len(masks):
@@ -338,42 +333,6 @@ class SetokimModel(SetokimPreTrainedModel):
         if features is not None:
             raise ValueError("Pass pixel_values or mm_encoder_outputs, not both.")
         return self.get_placeholder_features(input_ids, pixel_values, masks)
-
-    def find_marks(self, inputs_embeds: torch.Tensor) -> torch.LongTensor:
-        """(B, T) long: for embeddings (B, T, hidden) the ids of Setokim's special tokens, -1 wherever there is none."""
-        ids = torch.tensor([getattr(self.config, name) for name in SPECIAL_TOKEN_IDS], device=inputs_embeds.device)
-        found = torch.full(inputs_embeds.shape[:2], -1, device=inputs_embeds.device)
-        for token_id, mark in zip(ids, self.get_input_embeddings()(ids).to(inputs_embeds), strict=True):
-            found = torch.where((inputs_embeds == mark).all(-1), token_id, found)
-        return found
-
-    def _expand(self, input_ids, attention_mask, position_ids, features, past: int = 0) -> ExpandedSequence | None:
-        """The expanded sequence of a compact prompt; `None` for one that is expanded already."""
-        is_placeholder = (input_ids == self.config.image_token_id) | (input_ids == self.config.mask_token_id)
-        counts = [len(tokens) for tokens in features.pooler_output]
-        found = int(is_placeholder.sum())
-        if found == sum(counts) and (past or found != len(counts)):
-            return None
-        if found != len(counts):
-            raise ValueError(
-                f"Image features and image tokens do not match, tokens: {found}, features: {len(counts)}: the text "
-                "needs one <image> for each image."
-            )
-        expected = (len(input_ids), past + input_ids.shape[1])
-        if attention_mask is not None and attention_mask.shape != expected:
-            raise ValueError(
-                f"With images, attention_mask must be (batch, length) = {expected}, of the {past} positions in the "
-                f"cache and the text, got {tuple(attention_mask.shape)}."
-            )
-        if position_ids is not None and position_ids.shape[-1] != input_ids.shape[1]:
-            raise ValueError(
-                "position_ids must be those of the text before its images are expanded, (batch, "
-                f"{input_ids.shape[1]}), got {tuple(position_ids.shape)}."
-            )
-        counts = torch.tensor(counts, device=input_ids.device)
-        return expand_placeholders(
-            input_ids, attention_mask, position_ids, is_placeholder, counts, self.config.image_token_id, past
-        )
 
     def _embed(
         self,

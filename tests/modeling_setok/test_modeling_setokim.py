@@ -2,6 +2,7 @@
 
 import copy
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -181,6 +182,7 @@ def test_calibration_makes_unit_variance(processor, model):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_expansion_against_lists(side):
     image_id, mask_id, pad = 90, 91, 3
+    config = SimpleNamespace(image_token_id=image_id, mask_token_id=mask_id)
     rng = random.Random(0)
     for _ in range(20):
         rows = [[rng.choice([5, 6, 7, 8, image_id, mask_id]) for _ in range(rng.randint(1, 7))] for _ in range(4)]
@@ -194,7 +196,7 @@ def test_expansion_against_lists(side):
             [[0] * len(p) + [1] * len(r) if left else [1] * len(r) + [0] * len(p)
              for p, r in zip(padding, rows, strict=True)]
         )  # fmt: skip
-        got = expand_placeholders(ids, mask, None, ids >= image_id, torch.tensor(counts, dtype=torch.long), image_id)
+        got = expand_placeholders(config, ids, mask, None, counts)
 
         left_counts, total = iter(counts), got.input_ids.shape[1]
         for number, row in enumerate(rows):
