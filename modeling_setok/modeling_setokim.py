@@ -11,8 +11,6 @@ import torch
 from torch import nn
 from transformers import AutoModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.modeling_utils import PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
 from transformers.utils import TransformersKwargs
@@ -25,18 +23,18 @@ from .diffusion_head import DiffusionHead
 from .forward_arguments import refuse_unknown_arguments
 from .generation_setokim import SetokimGenerationMixin
 from .mask_decoder import MaskDecoder, mask_losses
-from .modeling_setok import SetokForPreTraining, SetokModel, SetokModelOutput
+from .modeling_setok import SetokForPreTraining, SetokModel
 from .outputs_setokim import SetokimCausalLMOutput, SetokimImageFeatures, SetokimModelOutput
 from .placeholders import (
     expand_placeholders,
     find_special_tokens,
     gather_positions,
-    images_of_placeholders,
     past_length,
 )
 from .remote_code import RemoteCodeMixin
 from .tasks_setokim import SetokimTasksMixin
-from .vision_encoder import image_size_of, patch_dim_of
+from .vision_encoder import patch_dim_of
+from .visual_tokens import TokenStatistics, VisualProjector, VisualTokensMixin
 
 
 class SetokimPreTrainedModel(AttentionOfPartsMixin, RemoteCodeMixin, PreTrainedModel):
@@ -97,36 +95,7 @@ class SetokimPreTrainedModel(AttentionOfPartsMixin, RemoteCodeMixin, PreTrainedM
                 init.zeros_(layer.bias)
 
 
-class VisualProjector(nn.Module):
-    """Visual tokens (..., D) to embeddings of the language model (..., hidden)."""
-
-    def __init__(self, config: SetokimConfig):
-        super().__init__()
-        hidden_size = config.text_config.hidden_size
-        self.linear1 = nn.Linear(config.vision_config.hidden_size, hidden_size)
-        self.activation = ACT2FN[config.projector_hidden_act]
-        self.linear2 = nn.Linear(hidden_size, hidden_size)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.linear2(self.activation(self.linear1(tokens.to(self.linear1.bias.dtype))))
-
-
-class TokenStatistics(nn.Module):
-    """Mean and standard deviation of concept tokens, by which they become visual tokens; saved with the weights."""
-
-    def __init__(self, token_dim: int):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(token_dim))
-        self.register_buffer("std", torch.ones(token_dim))
-
-    def normalize(self, tokens: torch.Tensor) -> torch.Tensor:
-        return (tokens.float() - self.mean.to(tokens.device).float()) / self.std.to(tokens.device).float()
-
-    def denormalize(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.float() * self.std.to(tokens.device).float() + self.mean.to(tokens.device).float()
-
-
-class SetokimModel(SetokimPreTrainedModel):
+class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
     """SeTok, the projector and the language model without its head."""
 
     modules_not_quantized = ("setok", "multi_modal_projector")
@@ -147,98 +116,6 @@ class SetokimModel(SetokimPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
-
-    def normalize_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """SeTok's concept tokens (..., D) to visual tokens (..., D) float32 of zero mean and unit variance."""
-        return self.token_statistics.normalize(tokens)
-
-    def denormalize_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The inverse of `normalize_tokens`."""
-        return self.token_statistics.denormalize(tokens)
-
-    @torch.no_grad()
-    def calibrate(self, images) -> None:
-        """Sets the mean and standard deviation of the concept tokens from pixel values (B, 3, H, W), or an iterable of
-        such batches. Call it once, with some hundred images, before training; both are saved with the weights."""
-        batches = [images] if isinstance(images, torch.Tensor) else images
-        training = self.setok.training
-        self.setok.eval()
-        outputs = (self.setok(batch.to(self.input_device)) for batch in batches)
-        tokens = [output.last_hidden_state[output.token_mask].float() for output in outputs]
-        self.setok.train(training)
-        if not tokens:
-            raise ValueError("calibrate() needs at least one batch of images.")
-        tokens = torch.cat(tokens)
-        self.token_statistics.mean.copy_(tokens.mean(0))
-        self.token_statistics.std.copy_(tokens.std(0).clamp(min=1e-3))
-
-    @can_return_tuple
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> SetokimImageFeatures:
-        """Visual tokens of images (I, 3, H, W).
-
-        Args:
-            kwargs: passed to SeTok, such as `output_hidden_states=True` for those of its vision encoder.
-        """
-        setok_output = self._run_setok(pixel_values, **kwargs)
-        tokens = self.normalize_tokens(setok_output.last_hidden_state)
-        return self._project(setok_output, tokens, setok_output.token_mask)
-
-    def get_placeholder_features(
-        self, input_ids: torch.LongTensor, pixel_values: torch.Tensor, masks: torch.Tensor | None = None
-    ) -> SetokimImageFeatures:
-        """Visual tokens of every placeholder of a batch, `<image>` and `<mask>`.
-
-        Args:
-            input_ids: (B, T), compact.
-            pixel_values: (I, 3, H, W), one image per `<image>`, in reading order.
-            masks: (M, H, W) in [0, 1], one per `<mask>`, in reading order; each belongs to the image before it.
-
-        Raises:
-            ValueError: see `images_of_placeholders`.
-        """
-        num_masks = 0 if masks is None else len(masks)
-        images, is_mask = images_of_placeholders(self.config, input_ids, len(pixel_values), num_masks)
-        if num_masks == 0:
-            return self.get_image_features(pixel_values, return_dict=True)
-        setok_output = self._run_setok(pixel_values)
-        images, is_mask = images.to(self.setok.device), is_mask.to(self.setok.device)
-        tokens = self.normalize_tokens(setok_output.last_hidden_state)[images]
-        token_mask = setok_output.token_mask[images]
-        covered = self._covered_tokens(setok_output, images[is_mask], masks)
-        token_mask[is_mask] = covered
-        features = self._project(setok_output, tokens, token_mask)
-        features["mask_prompts"], features["mask_prompt_mask"] = tokens[is_mask], covered
-        features["mask_images"] = images[is_mask]
-        return features
-
-    def _project(self, setok_output: SetokModelOutput, tokens, token_mask) -> SetokimImageFeatures:
-        """Features of normalised tokens (P, C, D), those of their mask (P, C), for P placeholders."""
-        counts, flat = token_mask.sum(1).tolist(), tokens[token_mask]
-        return SetokimImageFeatures(
-            last_hidden_state=setok_output.last_hidden_state,
-            hidden_states=setok_output.hidden_states,
-            attentions=setok_output.attentions,
-            pooler_output=list(self.multi_modal_projector(flat).split(counts)),
-            visual_tokens=list(flat.split(counts)),
-            setok_output=setok_output,
-        )
-
-    def _run_setok(self, pixel_values: torch.Tensor, **kwargs) -> SetokModelOutput:
-        """Without a graph where SeTok is frozen: gradient checkpointing has the inputs of every encoder require one."""
-        trained = pixel_values.requires_grad or any(parameter.requires_grad for parameter in self.setok.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            return self.setok(pixel_values, return_dict=True, **kwargs)
-
-    def _covered_tokens(self, outputs: SetokModelOutput, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """(M, C) bool: the tokens whose cluster lies mostly inside each mask, at least the one that it covers most."""
-        masks = masks.to(outputs.cluster_ids.device, torch.float32)
-        inside = nn.functional.adaptive_avg_pool2d(masks[:, None], outputs.grid_size).flatten(1)  # (M, N)
-        clusters = self.setok.concept_masks(outputs)[images].flatten(2)  # (M, C, N)
-        overlap = torch.einsum("mcn,mn->mc", clusters, inside)
-        token_mask = outputs.token_mask[images]
-        mostly = (overlap > 0.5 * clusters.sum(2)) & token_mask
-        most = nn.functional.one_hot(overlap.masked_fill(~token_mask, -1).argmax(1), overlap.shape[1]).bool()
-        return torch.where(mostly.any(1, keepdim=True), mostly, most)
 
     @can_return_tuple
     def forward(
@@ -316,24 +193,6 @@ class SetokimModel(SetokimPreTrainedModel):
             image_features=features,
         )
 
-    def resolve_features(
-        self,
-        input_ids: torch.LongTensor,
-        pixel_values: torch.Tensor | None,
-        masks: torch.Tensor | None,
-        mm_encoder_outputs: dict | None,
-    ) -> SetokimImageFeatures | None:
-        """The features of a call (see `SetokimModel.forward`): those that it was given, or those of its pixel values,
-        or `None` for a text alone."""
-        features = (mm_encoder_outputs or {}).get("image")
-        if pixel_values is None:
-            if features is None and masks is not None and len(masks):
-                raise ValueError("masks were given without pixel_values: pass the images that they belong to.")
-            return features
-        if features is not None:
-            raise ValueError("Pass pixel_values or mm_encoder_outputs, not both.")
-        return self.get_placeholder_features(input_ids, pixel_values, masks)
-
     def _embed(
         self,
         input_ids: torch.LongTensor,
@@ -347,23 +206,13 @@ class SetokimModel(SetokimPreTrainedModel):
                 f"Image features and image tokens do not match, tokens: {int(is_visual.sum())}, features: 0: the text "
                 "has <image> but there are no pixel_values."
             )
-        idle = self._idle_features() if features is None and self.training else None  # first, as features come first
+        idle = self.idle_features() if features is None and self.training else None  # first, as features come first
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if features is not None:
             visual = torch.cat(list(features.pooler_output)).to(inputs_embeds)
             return inputs_embeds.masked_scatter(is_visual[..., None].to(inputs_embeds.device), visual)
         return inputs_embeds if idle is None else inputs_embeds + idle.to(inputs_embeds)
-
-    def _idle_features(self) -> torch.Tensor:
-        """Zero, computed with what reads images. Every part takes part in every step, and in the same order, whatever a
-        batch holds: so no process waits for another, and none reduces the gradient of one part with that of another."""
-        if is_deepspeed_zero3_enabled():  # each process gathers SeTok's weights for all
-            blank = self.token_statistics.mean.new_zeros(1, 3, *image_size_of(self.config.vision_config))
-            tokens = self._run_setok(blank).last_hidden_state[0]
-        else:
-            tokens = self.token_statistics.mean[None]
-        return 0 * self.multi_modal_projector(tokens).sum()
 
 
 class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin, SetokimPreTrainedModel):
@@ -586,7 +435,7 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         return weights.get(name, 1.0) * value
 
     def _idle_diffusion(self, outputs: SetokimModelOutput) -> torch.Tensor:
-        """Zero, for a batch without visual tokens to learn (see `SetokimModel._idle_features`)."""
+        """Zero, for a batch without visual tokens to learn (see `VisualTokensMixin.idle_features`)."""
         hidden_states = _learning_states(outputs)
         tokens = hidden_states.new_zeros(1, self.config.vision_config.hidden_size)
         return 0 * self.diffusion_head.loss(tokens, hidden_states[:1, 0])

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
-from modeling_setok import SetokimForConditionalGeneration, SetokimModel, modeling_setokim
+from modeling_setok import SetokimForConditionalGeneration, SetokimModel, visual_tokens
 from modeling_setok.mask_decoder import mask_losses
 from modeling_setok.placeholders import expand_placeholders
 from tests.setokim_testing import (
@@ -460,7 +460,7 @@ def test_parts_run_in_one_order_whatever_a_batch_holds(processor, model, monkeyp
     """Else processes with other batches add up gradients of other parts (ZeRO-2), or wait for each other (ZeRO-3)."""
     from training.freezing import train_only
 
-    monkeypatch.setattr(modeling_setokim, "is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr(visual_tokens, "is_deepspeed_zero3_enabled", lambda: True)
     train_only(model.train(), STAGE)
     events = []
     for name, module in model.named_modules():
