@@ -22,7 +22,8 @@ from .detokenizer import SetokDetokenizer
 from .diffusion_head import DiffusionHead
 from .forward_arguments import refuse_unknown_arguments
 from .generation_setokim import SetokimGenerationMixin
-from .mask_decoder import MaskDecoder, mask_losses
+from .losses_setokim import weighted_losses
+from .mask_decoder import MaskDecoder
 from .modeling_setok import SetokForPreTraining, SetokModel
 from .outputs_setokim import SetokimCausalLMOutput, SetokimImageFeatures, SetokimModelOutput
 from .placeholders import (
@@ -358,15 +359,7 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         losses, mask_logits = {}, None
         if labels is not None or shift_labels is not None:
-            losses, idle = self._language_losses(outputs, labels, shift_labels), []
-            if self.training and losses["diffusion_loss"] is None:
-                idle.append(self._idle_diffusion(outputs))
-            losses["mask_loss"], mask_logits = self._mask_loss(outputs.image_features, masks)
-            if self.training and losses["mask_loss"] is None:
-                idle.append(self._idle_mask(outputs.last_hidden_state))
-            parts = [self._weighted(name, value) for name, value in losses.items() if value is not None] + idle
-            zero = outputs.last_hidden_state.new_zeros(())
-            losses["loss"] = sum((part.to(zero.device) for part in parts), start=zero)
+            losses, mask_logits = weighted_losses(self, outputs, labels, shift_labels, masks)
         return SetokimCausalLMOutput(
             **losses,
             logits=self.lm_head(outputs.last_hidden_state[:, keep]),
@@ -376,76 +369,6 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
             attentions=outputs.attentions,
             mask_logits=mask_logits,
         )
-
-    def _language_losses(self, outputs: SetokimModelOutput, labels, shift_labels) -> dict:
-        """Text loss over the expanded sequence, and diffusion loss of the visual tokens that are targets in it."""
-        image_token_id, expanded = self.config.image_token_id, outputs.expanded
-        hidden_states = _learning_states(outputs)
-        if shift_labels is None:
-            after = torch.full_like(labels[:, -1:], -100)  # the label of what comes after the last position
-        else:
-            labels, after = nn.functional.pad(shift_labels[:, :-1], (1, 0), value=-100), shift_labels[:, -1:]
-        if expanded is not None:
-            labels = labels.gather(1, expanded.source_positions).masked_fill(expanded.attention_mask == 0, -100)
-            labels = labels.masked_fill(labels == self.config.mask_token_id, image_token_id)
-        targets = torch.cat([labels[:, 1:], after], dim=1)
-        if expanded is not None:  # the first token of a row has nothing before it, in a padded row as in one alone
-            targets = targets.masked_fill(expanded.attention_mask == 0, -100)
-        targets = targets.to(hidden_states.device)
-        losses = {"text_loss": None, "diffusion_loss": None}
-        counted = targets != -100
-        if bool(counted.any()):
-            logits = self.lm_head(hidden_states[counted])
-            losses["text_loss"] = nn.functional.cross_entropy(logits.float(), targets[counted].to(logits.device))
-        is_image = labels == image_token_id
-        if bool(is_image.any()) or bool((after == image_token_id).any()):
-            if expanded is None:
-                raise ValueError("The labels ask for an image, but there are no pixel_values of it.")
-            if bool((is_image & (expanded.input_ids != image_token_id)).any()):
-                raise ValueError(
-                    "The labels ask for an image where the text has none: only an <image> can keep its id."
-                )
-            has_before = nn.functional.pad(expanded.attention_mask[:, :-1], (1, 0)) != 0
-            if bool((is_image & ~has_before).any()):
-                raise ValueError("An image cannot come first in a text: its first visual token has nothing before it.")
-            if bool((after == image_token_id).any()):
-                raise ValueError(
-                    "shift_labels end with an image, whose visual tokens are in another piece of the text."
-                )
-            visual_tokens = torch.cat(outputs.image_features.visual_tokens)
-            visual_labels = labels[expanded.input_ids == image_token_id]  # one for each visual token
-            tokens = visual_tokens[(visual_labels == image_token_id).to(visual_tokens.device)]
-            losses["diffusion_loss"] = self.diffusion_head.loss(tokens, hidden_states[targets == image_token_id])
-        return losses
-
-    def _mask_loss(self, features: SetokimImageFeatures | None, masks: torch.Tensor | None) -> tuple:
-        if features is None or features.get("mask_prompts") is None:
-            return None, None
-        logits = self.mask_decoder(
-            features.setok_output.patch_embeddings[features.mask_images],
-            features.setok_output.grid_size,
-            features.mask_prompts,
-            features.mask_prompt_mask,
-        )
-        cross_entropy, dice = mask_losses(logits, masks.to(logits.device))
-        return self.config.mask_bce_weight * cross_entropy + self.config.mask_dice_weight * dice, logits
-
-    def _weighted(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        weights = {"text_loss": self.config.text_loss_weight, "diffusion_loss": self.config.diffusion_loss_weight}
-        return weights.get(name, 1.0) * value
-
-    def _idle_diffusion(self, outputs: SetokimModelOutput) -> torch.Tensor:
-        """Zero, for a batch without visual tokens to learn (see `VisualTokensMixin.idle_features`)."""
-        hidden_states = _learning_states(outputs)
-        tokens = hidden_states.new_zeros(1, self.config.vision_config.hidden_size)
-        return 0 * self.diffusion_head.loss(tokens, hidden_states[:1, 0])
-
-    def _idle_mask(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Zero, for a batch without masks."""
-        patches = hidden_states.new_zeros(1, 1, self.mask_decoder.patch_projection.in_features)
-        prompts = hidden_states.new_zeros(1, 1, self.config.vision_config.hidden_size)
-        present = torch.ones(1, 1, dtype=torch.bool, device=hidden_states.device)
-        return 0 * self.mask_decoder(patches, (1, 1), prompts, present).sum()
 
 
 def _skipping(quantization_config, modules: tuple[str, ...]):
@@ -457,12 +380,6 @@ def _skipping(quantization_config, modules: tuple[str, ...]):
         if getattr(quantization_config, name, ()) is None:
             setattr(quantization_config, name, list(modules))
     return quantization_config
-
-
-def _learning_states(outputs: SetokimModelOutput) -> torch.Tensor:
-    """The hidden states from which all losses come: of the expanded sequence where there are images. Whatever has no
-    loss takes part through them, too, since ZeRO-3 counts the outputs that have a gradient."""
-    return outputs.last_hidden_state if outputs.expanded is None else outputs.expanded.hidden_states
 
 
 def _embedding_name(model: SetokimModel) -> str:
