@@ -4,96 +4,30 @@ A prompt holds one `<image>` per image. The base model puts each image's visual 
 model over this expanded sequence, and hands back the hidden states of the compact positions (of an image: its last).
 """
 
-import copy
 from typing import Unpack
 
 import torch
 from torch import nn
 from transformers import AutoModel
-from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
-from transformers.quantizers import AutoQuantizationConfig
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from .attention_of_parts import AttentionOfPartsMixin
-from .configuration_setokim import SPECIAL_TOKEN_IDS, SetokimConfig
+from .base_setokim import SetokimPreTrainedModel
+from .composition_setokim import SetokimCompositionMixin
+from .configuration_setokim import SetokimConfig
 from .detokenizer import SetokDetokenizer
 from .diffusion_head import DiffusionHead
 from .forward_arguments import refuse_unknown_arguments
 from .generation_setokim import SetokimGenerationMixin
 from .losses_setokim import weighted_losses
 from .mask_decoder import MaskDecoder
-from .modeling_setok import SetokForPreTraining, SetokModel
+from .modeling_setok import SetokModel
 from .outputs_setokim import SetokimCausalLMOutput, SetokimImageFeatures, SetokimModelOutput
-from .placeholders import (
-    expand_placeholders,
-    find_special_tokens,
-    gather_positions,
-    past_length,
-)
-from .remote_code import RemoteCodeMixin
+from .placeholders import expand_placeholders, find_special_tokens, gather_positions, past_length
 from .tasks_setokim import SetokimTasksMixin
 from .vision_encoder import patch_dim_of
 from .visual_tokens import TokenStatistics, VisualProjector, VisualTokensMixin
-
-
-class SetokimPreTrainedModel(AttentionOfPartsMixin, RemoteCodeMixin, PreTrainedModel):
-    """What SeTok's stage has trained is frozen in a model that was made or loaded, until a recipe asks otherwise: no
-    trainer of text alone moves it, and batch statistics stay as they are.
-
-    `modules_not_quantized`: paths of the modules that a quantization config leaves as they are if it names none itself
-    (bitsandbytes' `llm_int8_skip_modules`, `modules_to_not_convert` of the others): all but the language model.
-    """
-
-    config: SetokimConfig
-    base_model_prefix = "model"
-    input_modalities = ("image", "text")
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["DiffusionHead"]  # its own parameters and those of its layers need one device
-    _skip_keys_device_placement = ["past_key_values"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    modules_not_quantized: tuple[str, ...] = ()
-    _auto_map = {"AutoModel": "modeling_setokim.SetokimModel"}
-    _frozen_parts: tuple[str, ...] = ()
-
-    @classmethod
-    def from_pretrained(cls, *args, quantization_config=None, **kwargs):
-        """As `PreTrainedModel.from_pretrained`; a quantization config may be a dict."""
-        if quantization_config is not None:
-            quantization_config = _skipping(quantization_config, cls.modules_not_quantized)
-        loaded = super().from_pretrained(*args, quantization_config=quantization_config, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # the other is the loading report
-        model._freeze_parts()  # loading makes every parameter trainable
-        return loaded
-
-    @property
-    def input_device(self) -> torch.device:
-        """Where inputs go: `device`, but the CPU where all weights are offloaded to disk."""
-        return next((p.device for p in self.parameters() if p.device.type != "meta"), torch.device("cpu"))
-
-    def _freeze_parts(self) -> None:
-        for name in self._frozen_parts:
-            self.get_submodule(name).requires_grad_(False)
-        self.train(self.training)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        if isinstance(module, TokenStatistics):
-            init.zeros_(module.mean)
-            init.ones_(module.std)
-        elif isinstance(module, DiffusionHead):
-            init.normal_(module.null_condition, std=self.config.initializer_range)
-            for block in module.blocks:  # every block starts as the identity, the whole as zero
-                init.zeros_(block.modulation.weight)
-                init.zeros_(block.modulation.bias)
-            for layer in (module.modulation_out, module.linear_out):
-                init.zeros_(layer.weight)
-                init.zeros_(layer.bias)
 
 
 class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
@@ -110,7 +44,7 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
         self.language_model = AutoModel.from_config(config.text_config)
         self.token_statistics = TokenStatistics(config.vision_config.hidden_size)
         self.post_init()
-        self._freeze_parts()
+        self.freeze_parts()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -200,7 +134,7 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
         inputs_embeds: torch.Tensor | None,
         features: SetokimImageFeatures | None,
     ) -> torch.Tensor:
-        """The embeddings (B, T, hidden) of an expanded sequence, with the features at its visual tokens."""
+        """The embeddings (B, T', hidden) of an expanded sequence, with the features at its visual tokens."""
         is_visual = input_ids == self.config.image_token_id
         if features is None and bool(is_visual.any()):
             raise ValueError(
@@ -216,7 +150,9 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
         return inputs_embeds if idle is None else inputs_embeds + idle.to(inputs_embeds)
 
 
-class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin, SetokimPreTrainedModel):
+class SetokimForConditionalGeneration(
+    SetokimCompositionMixin, SetokimGenerationMixin, SetokimTasksMixin, SetokimPreTrainedModel
+):
     """Setokim with its heads: text, visual tokens (diffusion), images (detokenizer) and masks (mask decoder)."""
 
     accepts_loss_kwargs = False  # the losses are means over a batch: Trainer divides them by the accumulation steps
@@ -239,9 +175,11 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         self.mask_decoder = MaskDecoder(
             config.mask_decoder_config, patch_dim_of(vision_config), vision_config.hidden_size
         )
-        self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{_embedding_name(self.model)}.weight"}
+        self._tied_weights_keys = {
+            "lm_head.weight": f"model.language_model.{_embedding_name(self.model.language_model)}.weight"
+        }
         self.post_init()
-        self._freeze_parts()
+        self.freeze_parts()
 
     def train(self, mode: bool = True) -> "SetokimForConditionalGeneration":
         """As ever, but what is frozen stays in eval mode, as SeTok does by itself."""
@@ -250,50 +188,6 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
             if not any(parameter.requires_grad for parameter in part.parameters()):
                 part.eval()
         return self
-
-    @classmethod
-    def from_parts(cls, setok: SetokForPreTraining, language_model: PreTrainedModel, processor, **kwargs):
-        """A Setokim of trained parts; projector, diffusion head and mask decoder start fresh.
-
-        Embeddings for the processor's new tokens are added, and tied ones stay tied. Call `model.calibrate` before
-        training. The parts' weights are taken over, not copied.
-
-        Args:
-            setok: trained SeTok.
-            language_model: any causal language model whose head is a linear map, such as `AutoModelForCausalLM` loads.
-            processor: a `SetokimProcessor` around that model's tokenizer (see its `from_parts`).
-            kwargs: values of `SetokimConfig`, such as `diffusion_config={"hidden_size": 512}`.
-
-        Raises:
-            ValueError: the language model changes its logits after the head, or has an input or head of another kind.
-        """
-        vocab_size = max(len(processor.tokenizer), language_model.config.get_text_config().vocab_size)
-        if vocab_size > language_model.get_input_embeddings().num_embeddings:
-            language_model.resize_token_embeddings(vocab_size)
-        _check_linear_head(language_model)
-        config = SetokimConfig(
-            vision_config=setok.config,
-            text_config=language_model.config,
-            **{name: getattr(processor, name) for name in SPECIAL_TOKEN_IDS},
-            **kwargs,
-        )
-        with torch.device("meta"):
-            model = cls(config)
-        statistics = model.model.token_statistics
-        for part in (model.model.multi_modal_projector, model.diffusion_head, model.mask_decoder, statistics):
-            part.to_empty(device=language_model.device)
-            part.apply(getattr(part, "_init_weights", model._init_weights))
-            part.to(torch.float32 if part is statistics else language_model.dtype)
-        model.model.setok = setok.setok.to(language_model.device)
-        model.detokenizer = setok.detokenizer.to(language_model.device)
-        model.model.language_model = language_model.base_model
-        model.lm_head = language_model.get_output_embeddings()
-        model.tie_weights()
-        model.generation_config = language_model.generation_config
-        model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-        model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-        model._freeze_parts()
-        return model.eval()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()
@@ -371,35 +265,7 @@ class SetokimForConditionalGeneration(SetokimGenerationMixin, SetokimTasksMixin,
         )
 
 
-def _skipping(quantization_config, modules: tuple[str, ...]):
-    """A quantization config that leaves these modules as they are, unless it has a list of its own."""
-    if isinstance(quantization_config, dict):
-        quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
-    quantization_config = copy.copy(quantization_config)  # the caller may use it again
-    for name in ("llm_int8_skip_modules", "modules_to_not_convert"):
-        if getattr(quantization_config, name, ()) is None:
-            setattr(quantization_config, name, list(modules))
-    return quantization_config
-
-
-def _embedding_name(model: SetokimModel) -> str:
-    """Path of the input embedding within the language model, which differs between families."""
-    embedding = model.language_model.get_input_embeddings()
-    return next(name for name, module in model.language_model.named_modules() if module is embedding)
-
-
-@torch.no_grad()
-def _check_linear_head(language_model: PreTrainedModel) -> None:
-    """Raises unless logits = head(hidden state): then the language model inside Setokim answers as it did alone."""
-    head = language_model.get_output_embeddings()
-    message = f"{type(language_model).__name__} cannot be Setokim's language model: "
-    if type(head) is not nn.Linear or head.bias is not None:
-        raise ValueError(f"{message}its output head must be a linear layer without bias, got {head}.")
-    training = language_model.training
-    language_model.eval()
-    ids = torch.arange(4, device=language_model.device)[None] % head.out_features
-    hidden = language_model.base_model(input_ids=ids).last_hidden_state
-    same = torch.equal(head(hidden), language_model(input_ids=ids).logits.to(hidden.dtype))
-    language_model.train(training)
-    if not same:
-        raise ValueError(f"{message}it changes its logits after the output head (scaling or capping).")
+def _embedding_name(language_model: PreTrainedModel) -> str:
+    """Path of the input embedding within a language model, which differs between families."""
+    embedding = language_model.get_input_embeddings()
+    return next(name for name, module in language_model.named_modules() if module is embedding)
