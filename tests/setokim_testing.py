@@ -1,4 +1,4 @@
-"""A Setokim of some thousand random weights, its processor, and inputs for it."""
+"""A Setokim of some thousand random weights, its processor, inputs for it, and a step of its training."""
 
 import torch
 from PIL import Image
@@ -17,6 +17,15 @@ LANGUAGE_MODELS = {
 TINY_HEADS = {
     "diffusion_config": {"hidden_size": 32, "num_residual_blocks": 1, "num_inference_steps": 4},
     "mask_decoder_config": {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2},
+}
+IMAGE, MASK = "[Img]<image>[/Img]", "[Img]<mask>[/Img]"
+TEXTS = ["no picture", f"one {IMAGE} here", f"{IMAGE} a {IMAGE}", f"{IMAGE}{IMAGE} and {IMAGE} three"]
+STAGE = ["model.multi_modal_projector", "model.language_model", "lm_head", "diffusion_head", "mask_decoder"]
+BATCHES = {
+    "text": ["only text", "and more text here"],
+    "context image": [f"{IMAGE} a dog", "text"],
+    "target image": [f"paint: {IMAGE}", "text"],
+    "mask": [f"{IMAGE} dog: {MASK}", "text"],
 }
 
 
@@ -82,3 +91,35 @@ def inputs_of(processor: SetokimProcessor, texts: list[str], side: str = "right"
     """Of texts with `[Img]<image>[/Img]`, the pictures being the first of `pictures`."""
     count = sum(text.count("<image>") for text in texts)
     return dict(processor(images=pictures(count) or None, text=texts, padding_side=side))
+
+
+def targets_of(inputs: dict, start: int = 0) -> torch.Tensor:
+    """Labels of everything but padding from compact position `start` on."""
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    labels[:, :start] = -100
+    return labels
+
+
+def embeddings_of(model, ids: list[int], visual: list[torch.Tensor]) -> tuple[torch.Tensor, list[int], list[int]]:
+    """What the language model reads for one row, the ids there, and where each compact position ends up."""
+    embed, visual = model.get_input_embeddings(), iter(visual)
+    rows, expanded, ends = [], [], []
+    for token in ids:
+        if token in (model.config.image_token_id, model.config.mask_token_id):
+            tokens = next(visual)
+            rows.append(model.model.multi_modal_projector(tokens))
+            expanded += [token] * len(tokens)
+        else:
+            rows.append(embed(torch.tensor([token])))
+            expanded.append(token)
+        ends.append(len(expanded) - 1)
+    return torch.cat(rows), expanded, ends
+
+
+def training_step(processor, model, texts: list[str], start: int = 4):
+    inputs = inputs_of(processor, texts)
+    masks = (torch.rand(sum(text.count("<mask>") for text in texts), 24, 24) > 0.5).float()
+    model.zero_grad()
+    outputs = model(**inputs, masks=masks if len(masks) else None, labels=targets_of(inputs, start), use_cache=False)
+    outputs.loss.backward()
+    return outputs

@@ -5,9 +5,8 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 
 from modeling_setok import SetokimForConditionalGeneration, SetokimModel
-from tests.setokim_testing import inputs_of, pictures, tiny_language_model
+from tests.setokim_testing import IMAGE, MASK, inputs_of, pictures, tiny_language_model
 
-IMAGE, MASK = "[Img]<image>[/Img]", "[Img]<mask>[/Img]"
 TEXTS = [f"{IMAGE} and {IMAGE} differ", f"one {IMAGE}", "no picture here"]
 
 

@@ -15,12 +15,10 @@ from modeling_setok import SetokModelOutput
 from tests.modeling_setok.test_detokenizer import make_detokenizer
 from tests.modeling_setok.test_mask_decoder import decoder, lively
 from tests.modeling_setok.test_modeling_setok import gradients, images, tiny_model, training_step
-from tests.modeling_setok.test_modeling_setokim import targets_of
-from tests.setokim_testing import inputs_of, pictures
+from tests.setokim_testing import IMAGE, MASK, inputs_of, pictures, targets_of
 
 FLASH = "flash_attention_2"
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
-IMAGE, MASK = "[Img]<image>[/Img]", "[Img]<mask>[/Img]"
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False) -> torch.Tensor:

@@ -7,9 +7,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from modeling_setok import SetokimGenerateOutput, SetokimImageFeatures
 from modeling_setok.generation_setokim import VisualTokenLogitsProcessor
-from tests.setokim_testing import inputs_of, pictures
+from tests.setokim_testing import IMAGE, inputs_of, pictures
 
-IMAGE = "[Img]<image>[/Img]"
 TEXTS = ["no picture", f"one {IMAGE} here", f"{IMAGE} a {IMAGE}", f"{IMAGE}{IMAGE} and {IMAGE} three"]
 PAINT = ["no picture: [Img]", f"{IMAGE} edit: [Img]", f"{IMAGE}{IMAGE} mix of both: [Img]"]
 
