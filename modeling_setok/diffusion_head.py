@@ -45,7 +45,7 @@ class DiffusionHead(nn.Module):
         self.norm_out = nn.LayerNorm(size, elementwise_affine=False, eps=1e-6)
         self.modulation_out = nn.Linear(size, 2 * size)
         self.linear_out = nn.Linear(size, token_dim)
-        self._scheduler = None
+        self._scheduler = None  # of the loss, made when it is first needed; `sample` makes its own
 
     def scheduler(self):
         """The noise schedule, a new `diffusers.DDIMScheduler`."""

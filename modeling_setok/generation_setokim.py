@@ -150,18 +150,10 @@ class SetokimGenerationMixin(GenerationMixin):
                 "needed: max_visual_tokens >= 1, visual_temperature >= 0 and num_diffusion_steps >= 1, got "
                 f"{limit}, {temperature} and {num_steps}."
             )
-        if option("guidance_scale") not in (None, 1):
-            raise ValueError(
-                "guidance_scale compares with a prompt without images, which Setokim cannot make for answers that may "
-                "paint: leave it out. visual_guidance_scale guides the images."
-            )
-        if self.training and self.is_gradient_checkpointing and option("use_cache", True):
-            raise ValueError(
-                "Generation needs the cache, which gradient checkpointing turns off in training: call model.eval() or "
-                "model.gradient_checkpointing_disable() first."
-            )
+        self._refuse_options(option)
         text_only = self._text_only_reason(option, kwargs.get("assistant_model"))
-        prompt, inputs, kwargs = inputs, *self._expand_prompt(inputs, kwargs, option)
+        prompt = inputs  # as it was given, with one `<image>` per image
+        inputs, kwargs = self._expand_prompt(inputs, kwargs, option)
         if text_only and inputs is not None and bool((inputs[:, -1] == self.config.image_start_token_id).any()):
             raise ValueError(f"The prompt ends with the start of an image, but {text_only} gives text only.")
         processor = VisualTokenLogitsProcessor(self.config, limit, allow_images=not text_only)
@@ -195,8 +187,25 @@ class SetokimGenerationMixin(GenerationMixin):
             return output
         return SetokimGenerateOutput(**output, visual_tokens=self._collect_images(generated, sampler))
 
+    def _refuse_options(self, option) -> None:
+        """Raises for options of transformers that a Setokim cannot follow."""
+        if option("guidance_scale") not in (None, 1):
+            raise ValueError(
+                "guidance_scale compares with a prompt without images, which Setokim cannot make for answers that may "
+                "paint: leave it out. visual_guidance_scale guides the images."
+            )
+        if self.training and self.is_gradient_checkpointing and option("use_cache", True):
+            raise ValueError(
+                "Generation needs the cache, which gradient checkpointing turns off in training: call model.eval() or "
+                "model.gradient_checkpointing_disable() first."
+            )
+
     def _text_only_reason(self, option, assistant_model) -> str | None:
-        """What of the options keeps images out of an answer, if anything does."""
+        """What of the options keeps images out of an answer, if anything does.
+
+        Raises:
+            ValueError: they ask for drafts by layers that Setokim does not have.
+        """
         if option("num_beams", 1) > 1:
             return "beam search"
         if assistant_model is not None or option("prompt_lookup_num_tokens") is not None:
@@ -371,7 +380,11 @@ def _attention_mask(input_ids: torch.LongTensor, pad_token_id, eos_token_id) -> 
 
 
 def _row_generators(generator, num_rows: int, sampling: bool) -> list[torch.Generator] | None:
-    """One generator per row."""
+    """One generator per row, seeded by the one that was given, or by 0 for greedy decoding; `None`: torch's global one.
+
+    Raises:
+        TypeError, ValueError: something else than generators, or another number of them than of rows.
+    """
     if generator is None:
         return None if sampling else [torch.Generator().manual_seed(0) for _ in range(num_rows)]
     if isinstance(generator, torch.Generator):

@@ -238,6 +238,7 @@ class SetokImageProcessor(PilBackend):
         return maps
 
     def _read_mask(self, mask: Any, name: str) -> np.ndarray:
+        """A label map, a mask or a stack of masks of any accepted kind as an array; `name` is for errors."""
         mask = self.fetch_images(mask)
         if isinstance(mask, Image.Image):
             if len(mask.getbands()) != 1:
@@ -279,6 +280,7 @@ class SetokImageProcessor(PilBackend):
 
 
 def _to_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
+    """The array itself, or that of a tensor of any device and dtype (NumPy has no bfloat16)."""
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
         array = (array.float() if array.is_floating_point() else array).numpy()

@@ -208,6 +208,7 @@ class SetokimProcessor(ProcessorMixin):
         return self.image_processor(images, **kwargs), [IMAGE] * len(images)
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: BatchFeature, modalities: list[str]) -> None:
+        """Raises where truncation has cut off part of an image or mask."""
         for sample, ids in zip(text, text_inputs["input_ids"], strict=True):
             ids = ids.tolist() if hasattr(ids, "tolist") else ids
             triples = Counter(zip(ids, ids[1:], ids[2:], strict=False))
@@ -229,6 +230,7 @@ def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _enclosed(token: str) -> str:
+    """The token between the start and the end of an image, as texts have it."""
     return IMAGE_START + token + IMAGE_END
 
 

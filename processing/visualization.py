@@ -173,6 +173,7 @@ def _read_cluster_ids(cluster_ids: Any, grid_size: tuple[int, int]) -> np.ndarra
 
 
 def _as_shown(image: Image.Image) -> Image.Image:
+    """RGB, turned and blended over white as the image processor reads it."""
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image.convert("RGBA"))
@@ -180,6 +181,7 @@ def _as_shown(image: Image.Image) -> Image.Image:
 
 
 def _enlarge(picture: Image.Image, grid_size: tuple[int, int]) -> Image.Image:
+    """The picture at a size at which numbers can be read in every patch, if it is smaller (see `MIN_SIDE`)."""
     (rows, columns), (width, height) = grid_size, picture.size
     scale = max(1, MIN_SIDE / max(picture.size), MIN_PATCH * rows / height, MIN_PATCH * columns / width)
     scale = max(1, min(scale, MAX_SIDE / max(picture.size)))
