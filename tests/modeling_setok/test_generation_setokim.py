@@ -6,7 +6,7 @@ from transformers import GenerationConfig, pipeline
 from transformers.generation.streamers import BaseStreamer
 
 from modeling_setok import SetokimGenerateOutput, SetokimImageFeatures
-from modeling_setok.generation_setokim import VisualTokenLogitsProcessor
+from modeling_setok.visual_sampling import VisualTokenLogitsProcessor
 from tests.setokim_testing import IMAGE, inputs_of, pictures
 
 TEXTS = ["no picture", f"one {IMAGE} here", f"{IMAGE} a {IMAGE}", f"{IMAGE}{IMAGE} and {IMAGE} three"]

@@ -1,0 +1,90 @@
+"""What `generate` needs for images: which token may come next, and the sampler of the visual tokens themselves."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+from transformers.generation import LogitsProcessor
+
+from .configuration_setokim import SetokimConfig
+from .diffusion_head import DiffusionHead
+
+
+class VisualTokenLogitsProcessor(LogitsProcessor):
+    """Keeps sequences well formed: visual tokens only inside an image, there nothing else but its end, at least one and
+    at most `max_visual_tokens` in each."""
+
+    def __init__(self, config: SetokimConfig, max_visual_tokens: int, allow_images: bool):
+        self.start, self.image, self.end = (
+            config.image_start_token_id,
+            config.image_token_id,
+            config.image_end_token_id,
+        )
+        self.mask = config.mask_token_id
+        self.max_visual_tokens = max_visual_tokens
+        self.allow_images = allow_images
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        positions = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
+        last_start = (positions * (input_ids == self.start)).amax(1)  # 0: there is none
+        last_end = (positions * (input_ids == self.end)).amax(1)
+        inside = last_start > last_end
+        count = input_ids.shape[1] - last_start
+        allowed = torch.ones_like(scores, dtype=torch.bool)
+        allowed[:, [self.image, self.end, self.mask]] = False
+        allowed[:, self.start] = self.allow_images
+        allowed[inside] = False
+        allowed[:, self.image] = inside & (count < self.max_visual_tokens)
+        allowed[:, self.end] = inside & (count > 0)
+        scores = scores.masked_fill(~allowed, -torch.inf)
+        if bool((scores == -torch.inf).all(1).any()):
+            raise ValueError(
+                "No token is left to go on with: what generate() was told to suppress or to force contradicts the "
+                "image that is under way."
+            )
+        return scores
+
+
+@dataclass
+class VisualSampler:
+    """Samples the visual tokens of one `generate` call, and keeps them.
+
+    `generators` has one generator per row, which makes rows independent of each other; `None`: torch's global one.
+    """
+
+    generators: list[torch.Generator] | None
+    options: dict
+    condition: torch.Tensor | None = None  # (B, hidden): what came out at the last position
+    tokens: dict[int, list[torch.Tensor]] = field(default_factory=dict)  # of each row, in order
+
+    def sample(self, head: DiffusionHead, rows: torch.Tensor) -> torch.Tensor:
+        """Visual tokens (n, D) of unit variance for n of the rows."""
+        numbers = rows.tolist()
+        generators = None if self.generators is None else [self.generators[row] for row in numbers]
+        sampled = head.sample(self.condition[rows.to(self.condition.device)], generator=generators, **self.options)
+        for row, token in zip(numbers, sampled, strict=True):
+            self.tokens.setdefault(row, []).append(token)
+        return sampled
+
+
+# Of the `generate` call under way in this thread. It is no keyword of the model's: assistants and adapters, which come
+# between, would pass it on to models that do not know it.
+CURRENT_SAMPLER: ContextVar[VisualSampler | None] = ContextVar("CURRENT_SAMPLER", default=None)
+
+
+def row_generators(generator, num_rows: int, sampling: bool) -> list[torch.Generator] | None:
+    """One generator per row, seeded by the one that was given, or by 0 for greedy decoding; `None`: torch's global one.
+
+    Raises:
+        TypeError, ValueError: something else than generators, or another number of them than of rows.
+    """
+    if generator is None:
+        return None if sampling else [torch.Generator().manual_seed(0) for _ in range(num_rows)]
+    if isinstance(generator, torch.Generator):
+        seeds = torch.randint(2**62, (num_rows,), generator=generator, device=generator.device).tolist()
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+    if not isinstance(generator, list | tuple):
+        raise TypeError(f"generator must be a torch.Generator or a list of them, got {generator!r}.")
+    if len(generator) != num_rows:
+        raise ValueError(f"{num_rows} sequences need as many generators, got {len(generator)}.")
+    return list(generator)
