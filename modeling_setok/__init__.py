@@ -14,8 +14,9 @@ Letters of shapes, in all docstrings of this folder:
     D       width of a concept token, and of a visual token, which is one of unit variance
     K       concept names of an image, padded; V, names of the bank, or ids of the vocabulary; P, width of the joint
             space of tokens and names
-    T       length of a sequence: of a text, or of the patches of a batch, packed; L, of a prompt or of a padded row
-    M       masks of objects, in all rows
+    T       length of a sequence: of a text, with one placeholder for an image, or of the patches of a batch, packed;
+            T', of a text with all visual tokens; L, of a prompt or of a padded row
+    M       masks of objects, in all rows; a text has I + M placeholders
     Q, K    queries and keys, where there is attention
 
 hidden is the width of the language model. Alone, no axis: K, the neighbours of Eq. 1; S, the feature scale of the

@@ -5,12 +5,14 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises a `ValueError` that names the value unless it is one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
 
 
-def _check_at_least(name: str, value: float, least: float) -> None:
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Raises a `ValueError` that names the value unless it is at least `least`."""
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
 
@@ -55,14 +57,14 @@ class SetokDetokenizerConfig(PreTrainedConfig):
     def validate_sizes(self):
         _check_transformer(self)
         for name in ("num_hidden_layers", "grid_size", "decoder_blocks"):
-            _check_at_least(name, getattr(self, name), 1)
-        _check_at_least("the number of decoder_channels", len(self.decoder_channels), 1)
-        _check_at_least("token_noise", self.token_noise, 0)
+            check_at_least(name, getattr(self, name), 1)
+        check_at_least("the number of decoder_channels", len(self.decoder_channels), 1)
+        check_at_least("token_noise", self.token_noise, 0)
 
 
 def _check_transformer(config) -> None:
     for name in ("hidden_size", "intermediate_size", "num_attention_heads"):
-        _check_at_least(name, getattr(config, name), 1)
+        check_at_least(name, getattr(config, name), 1)
     if config.hidden_size % (4 * config.num_attention_heads):
         raise ValueError(
             f"hidden_size ({config.hidden_size}) must be a multiple of 4 * num_attention_heads "
@@ -188,12 +190,12 @@ class SetokConfig(PreTrainedConfig):
             self.text_feature_dim = getattr(self.text_config, "projection_size", self.text_config.hidden_size)
 
     def validate_choices(self):
-        _check_choice("merger", self.merger, ("transformer", "mean"))
-        _check_choice("criterion", self.criterion, ("relative", "product"))
-        _check_choice("assignment", self.assignment, ("chain", "nearest"))
-        _check_choice("token_order", self.token_order, ("score", "raster"))
-        _check_choice("assignment_mode", self.assignment_mode, ("hard", "soft"))
-        _check_choice("contrastive_form", self.contrastive_form, ("log_of_sum", "sum_of_logs"))
+        check_choice("merger", self.merger, ("transformer", "mean"))
+        check_choice("criterion", self.criterion, ("relative", "product"))
+        check_choice("assignment", self.assignment, ("chain", "nearest"))
+        check_choice("token_order", self.token_order, ("score", "raster"))
+        check_choice("assignment_mode", self.assignment_mode, ("hard", "soft"))
+        check_choice("contrastive_form", self.contrastive_form, ("log_of_sum", "sum_of_logs"))
         if self.straight_through and self.assignment_mode == "soft":
             raise ValueError('straight_through lends soft gradients to hard masks: use it with assignment_mode="hard".')
 
@@ -205,12 +207,12 @@ class SetokConfig(PreTrainedConfig):
     def validate_sizes(self):
         _check_transformer(self)
         for name in ("num_neighbors", "max_tokens", "projection_dim", "text_feature_dim"):
-            _check_at_least(name, getattr(self, name), 1)
+            check_at_least(name, getattr(self, name), 1)
         for name in ("num_inner_layers", "num_inter_layers"):
-            _check_at_least(name, getattr(self, name), 0)
-        _check_at_least("background_norm", self.background_norm, 0)
+            check_at_least(name, getattr(self, name), 0)
+        check_at_least("background_norm", self.background_norm, 0)
         if self.fixed_tokens is not None:
-            _check_at_least("fixed_tokens", self.fixed_tokens, 1)
+            check_at_least("fixed_tokens", self.fixed_tokens, 1)
         for name in ("soft_sharpness", "soft_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")

@@ -4,7 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
-from .configuration_setok import SetokConfig, _check_at_least, _check_choice
+from .configuration_setok import SetokConfig, check_at_least, check_choice
 
 # Of the tokens that Setokim adds to a vocabulary, in that order; configuration and processor call them alike
 SPECIAL_TOKEN_IDS = ("image_start_token_id", "image_token_id", "image_end_token_id", "mask_token_id")
@@ -41,10 +41,10 @@ class SetokimDiffusionConfig(PreTrainedConfig):
     condition_dropout: float = 0.1
 
     def validate_values(self):
-        _check_choice("prediction_type", self.prediction_type, ("epsilon", "v_prediction", "sample"))
+        check_choice("prediction_type", self.prediction_type, ("epsilon", "v_prediction", "sample"))
         names = ("num_residual_blocks", "num_train_timesteps", "num_inference_steps", "timesteps_per_token")
         for name in names:
-            _check_at_least(name, getattr(self, name), 1)
+            check_at_least(name, getattr(self, name), 1)
         if self.hidden_size < 2 or self.hidden_size % 2:
             raise ValueError(f"hidden_size must be even and positive, got {self.hidden_size}.")
         if self.timestep_shift <= 0:
@@ -79,8 +79,8 @@ class SetokimMaskDecoderConfig(PreTrainedConfig):
 
     def validate_values(self):
         for name in ("intermediate_size", "num_hidden_layers", "num_attention_heads", "attention_downsample_rate"):
-            _check_at_least(name, getattr(self, name), 1)
-        _check_at_least("token_noise", self.token_noise, 0)
+            check_at_least(name, getattr(self, name), 1)
+        check_at_least("token_noise", self.token_noise, 0)
         if self.hidden_size % (8 * self.num_attention_heads * self.attention_downsample_rate):
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of 8 * num_attention_heads * "
@@ -157,4 +157,4 @@ class SetokimConfig(PreTrainedConfig):
 
     def validate_weights(self):
         for name in ("text_loss_weight", "diffusion_loss_weight", "mask_bce_weight", "mask_dice_weight"):
-            _check_at_least(name, getattr(self, name), 0)
+            check_at_least(name, getattr(self, name), 0)

@@ -6,7 +6,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
-from .modeling_setok import SetokModelOutput
+from .outputs_setok import SetokModelOutput
 from .placeholders import ExpandedSequence
 
 

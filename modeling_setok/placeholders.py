@@ -47,7 +47,7 @@ def find_special_tokens(config: SetokimConfig, inputs_embeds: torch.Tensor, embe
 def images_of_placeholders(
     config: SetokimConfig, input_ids: torch.LongTensor, num_images: int, num_masks: int
 ) -> tuple[torch.LongTensor, torch.BoolTensor]:
-    """For each placeholder (P,) of compact ids (B, T), in reading order, its image, and whether it is a `<mask>`.
+    """For each placeholder (I + M,) of compact ids (B, T), in reading order, its image, and whether it is a `<mask>`.
 
     Raises:
         ValueError: other numbers of images or masks than of their placeholders, or a `<mask>` without an image before
@@ -83,7 +83,7 @@ def expand_placeholders(
             are.
         position_ids: (B, T), those of the compact text: an image takes as many positions as it has tokens, and what
             comes after it moves up.
-        counts: how many visual tokens each of the P placeholders has, in reading order.
+        counts: how many visual tokens each of the I + M placeholders has, in reading order.
         past: positions that a cache holds.
 
     Raises:

@@ -98,6 +98,11 @@ def encode_patches(
         features = features.flatten(2).transpose(1, 2)
     else:
         height, width = _grid_size(config.vision_config, *pixel_values.shape[-2:])
+    if len(features) != len(pixel_values):
+        raise ValueError(
+            f"The encoder {model_type} gave a batch of {len(features)} for {len(pixel_values)} images: it packs the "
+            "patches of all into one row, which SeTok cannot take apart. Use an encoder with one row per image."
+        )
     _refuse_other_than_patches(features, (height, width), config)
     if layer is None and model_type in POOLED_NORMS:
         features = getattr(encoder, POOLED_NORMS[model_type])(features)

@@ -12,7 +12,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_setokim import SetokimConfig
-from .modeling_setok import SetokModelOutput
+from .outputs_setok import SetokModelOutput
 from .outputs_setokim import SetokimImageFeatures
 from .placeholders import images_of_placeholders
 from .vision_encoder import image_size_of
@@ -154,7 +154,7 @@ class VisualTokensMixin:
             return self.setok(pixel_values, return_dict=True, **kwargs)
 
     def _as_features(self, setok_output: SetokModelOutput, tokens, token_mask) -> SetokimImageFeatures:
-        """Features of visual tokens (P, C, D), those of their mask (P, C), for P placeholders."""
+        """Features of the visual tokens (I + M, C, D) of all placeholders, those of their mask (I + M, C)."""
         counts, flat = token_mask.sum(1).tolist(), tokens[token_mask]
         return SetokimImageFeatures(
             last_hidden_state=setok_output.last_hidden_state,

@@ -261,3 +261,10 @@ def test_hidden_states_that_are_no_patches_are_refused(encoder, layer, message):
     model = SetokModel(tiny_config(encoder, layer)).eval()
     with pytest.raises(ValueError, match=message):
         model(images((32, 32)))
+
+
+def test_an_encoder_that_packs_a_batch_into_one_row_is_refused():
+    """Pixtral: the images of a batch would silently become one."""
+    model = SetokModel(tiny_config({"model_type": "pixtral", "image_size": 24, **DEEP}))
+    with pytest.raises(ValueError, match="gave a batch of 1 for 2 images"):
+        model(images())
