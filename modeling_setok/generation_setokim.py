@@ -246,29 +246,41 @@ class SetokimGenerationMixin(GenerationMixin):
         return self.detokenizer(tokens, token_mask)
 
     @torch.no_grad()
-    def predict_masks(self, pixel_values: torch.Tensor, visual_tokens: list[torch.Tensor]) -> torch.Tensor:
+    def predict_masks(
+        self, pixel_values: torch.Tensor | None, visual_tokens: list[torch.Tensor], image_features=None
+    ) -> torch.Tensor:
         """Mask logits (M, 4h, 4w) of what the visual tokens, each (n_i, D), refer to in images (M, 3, H, W).
 
-        h, w is the vision encoder's grid; above 0 is inside. Interpolate the logits to the size of the image.
+        h, w is the vision encoder's grid; above 0 is inside. Interpolate the logits to the size of the image. In place
+        of the images (then `None`) their `image_features` will do, which `get_image_features` returned.
         """
-        if len(pixel_values) != len(visual_tokens):
+        _check_either(pixel_values, image_features)
+        if image_features is None:
+            patch_embeddings, grid_size = self.model.setok.get_patch_embeddings(pixel_values.to(self.input_device))
+        else:
+            outputs = image_features.setok_output
+            patch_embeddings, grid_size = outputs.patch_embeddings, outputs.grid_size
+        if len(patch_embeddings) != len(visual_tokens):
             raise ValueError(
-                f"{len(visual_tokens)} sets of visual tokens need as many images, got {len(pixel_values)}."
+                f"{len(visual_tokens)} sets of visual tokens need as many images, got {len(patch_embeddings)}."
             )
-        patch_embeddings, grid_size = self.model.setok.get_patch_embeddings(pixel_values.to(self.input_device))
         tokens, token_mask = self._pad(visual_tokens)
         return self.mask_decoder(patch_embeddings, grid_size, self.model.normalize_tokens(tokens), token_mask)
 
     @torch.no_grad()
-    def ground_tokens(self, pixel_values: torch.Tensor, visual_tokens: list[torch.Tensor]) -> list[torch.Tensor]:
+    def ground_tokens(
+        self, pixel_values: torch.Tensor | None, visual_tokens: list[torch.Tensor], image_features=None
+    ) -> list[torch.Tensor]:
         """For visual tokens, each (n_i, D), the tokens (m_i, D) of images (M, 3, H, W) that they are nearest to.
 
         What an answer refers to are tokens of its image, but sampled ones are only close to them. m_i <= n_i: no token
-        of an image comes twice.
+        of an image comes twice. Images or their `image_features` as for `predict_masks`.
         """
-        image_tokens = self.model.get_image_features(pixel_values.to(self.input_device)).visual_tokens
+        _check_either(pixel_values, image_features)
+        if image_features is None:
+            image_features = self.model.get_image_features(pixel_values.to(self.input_device), return_dict=True)
         grounded = []
-        for tokens, candidates in zip(visual_tokens, image_tokens, strict=True):
+        for tokens, candidates in zip(visual_tokens, image_features.visual_tokens, strict=True):
             tokens = self.model.normalize_tokens(tokens.to(candidates.device))
             nearest = torch.cdist(tokens, candidates.float()).argmin(1)
             grounded.append(self.model.denormalize_tokens(candidates[nearest.unique()]))
@@ -282,6 +294,11 @@ class SetokimGenerationMixin(GenerationMixin):
             [tokens.to(self.input_device) for tokens in visual_tokens], batch_first=True
         )
         return tokens, torch.arange(tokens.shape[1], device=self.input_device) < lengths[:, None]
+
+
+def _check_either(pixel_values, image_features) -> None:
+    if (pixel_values is None) == (image_features is None):
+        raise ValueError("Give either pixel_values or image_features.")
 
 
 def _check_cache(cache, expanded, has_images: bool) -> None:

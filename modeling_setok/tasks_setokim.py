@@ -1,6 +1,9 @@
 """What users do with a Setokim, each in one call: caption, ask, generate, edit, segment.
 
 Every function takes one input or a list of them, and gives one result or a list; keywords go to `generate`.
+
+`edit_image` and `segment` are two steps each, which can also be taken one by one: `generate_visual_tokens`, and what
+becomes of the tokens, `edit_from_tokens` or `segment_from_tokens`. All three can share what `encode_images` computed.
 """
 
 import numpy as np
@@ -30,17 +33,16 @@ class SetokimTasksMixin:
     def ask(self, processor, images, questions, max_new_tokens: int = 128, **kwargs):
         """The answer (str) to a question about an image, or about several: then the image is a list of them. For a
         list of questions, `images` is a list with an entry for each; an entry without pictures is `None`."""
-        single, questions = _as_list(questions)
-        pairs = _pairs([images] if single else _as_list(images)[1], questions)
-        prompts = [(_as_list(image)[1] if image is not None else [], question) for image, question in pairs]
+        single, prompts = _prompts(images, questions)
         texts = self._answer(processor, prompts, max_new_tokens, **kwargs)
         return texts[0] if single else texts
 
     def generate_image(self, processor, prompts, max_new_tokens: int | None = None, **kwargs):
         """A PIL image painted from a description, such as "Draw: a red car on a plain blue background."."""
         single, prompts = _as_list(prompts)
-        pairs = [([], prompt) for prompt in prompts]
-        images = self._paint(processor, self._visual_answers(processor, pairs, max_new_tokens, **kwargs))
+        no_images = [None] * len(prompts)
+        visual_tokens = self.generate_visual_tokens(processor, no_images, prompts, max_new_tokens, **kwargs)
+        images = self._paint(processor, visual_tokens)
         return images[0] if single else images
 
     def edit_image(
@@ -61,14 +63,9 @@ class SetokimTasksMixin:
         """
         single, images = _as_list(images)
         _, instructions = _as_list(instructions)
-        pairs = [([image], instruction) for image, instruction in _pairs(images, instructions)]
-        visual_tokens = self._visual_answers(processor, pairs, max_new_tokens, **kwargs)
-        if keep_unchanged:
-            visual_tokens, before = self._restore_tokens(processor, images, visual_tokens)
-            after, shown = self._paint(processor, visual_tokens), _as_shown(processor, images)
-            edited = [_replace_changed(*pictures) for pictures in zip(shown, before, after, strict=True)]
-        else:
-            edited = self._paint(processor, visual_tokens)
+        features = self.encode_images(processor, images)
+        visual_tokens = self.generate_visual_tokens(processor, images, instructions, max_new_tokens, features, **kwargs)
+        edited = self.edit_from_tokens(processor, images, visual_tokens, keep_unchanged, features)
         return edited[0] if single else edited
 
     def segment(
@@ -86,16 +83,64 @@ class SetokimTasksMixin:
         `ground_tokens`), without it the generated ones.
         """
         single, images = _as_list(images)
-        _, expressions = _as_list(expressions)
-        pairs = [([image], SEGMENT_REQUEST.format(expression)) for image, expression in _pairs(images, expressions)]
-        visual_tokens = self._visual_answers(processor, pairs, max_new_tokens, **kwargs)
-        pixel_values = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+        requests = [SEGMENT_REQUEST.format(expression) for expression in _as_list(expressions)[1]]
+        features = self.encode_images(processor, images)
+        visual_tokens = self.generate_visual_tokens(processor, images, requests, max_new_tokens, features, **kwargs)
+        masks = self.segment_from_tokens(processor, images, visual_tokens, ground, features)
+        return masks[0] if single else masks
+
+    @torch.no_grad()
+    def encode_images(self, processor, images):
+        """The `SetokimImageFeatures` of an image or of a list: what the methods below take as `image_features`."""
+        pixel_values = processor.image_processor(_as_list(images)[1], return_tensors="pt")["pixel_values"]
+        return self.model.get_image_features(pixel_values.to(self.input_device), return_dict=True)
+
+    def generate_visual_tokens(
+        self, processor, images, texts, max_new_tokens: int | None = None, image_features=None, **kwargs
+    ):
+        """The visual tokens (n, D) float32, n >= 1, of the image that the answer to a text is made to begin with.
+
+        Args:
+            images: what the text is about, as in `ask`: an image, a list of them, or `None`; of a list of texts a list.
+            image_features: of all these images, in order (see `encode_images`); without it they are encoded here.
+        """
+        single, prompts = _prompts(images, texts)
+        limit = kwargs.get("max_visual_tokens") or self.config.vision_config.max_tokens
+        image_start = processor.tokenizer.convert_ids_to_tokens(self.config.image_start_token_id)
+        inputs = self._inputs(processor, prompts, answer_starts=image_start)
+        if image_features is not None:
+            inputs.pop("pixel_values", None)
+            inputs["mm_encoder_outputs"] = {"image": image_features}
+        output = self.generate(
+            **inputs, max_new_tokens=max_new_tokens or limit + 2, return_dict_in_generate=True, **kwargs
+        )
+        visual_tokens = [painted[0] for painted in output.visual_tokens]
+        return visual_tokens[0] if single else visual_tokens
+
+    def edit_from_tokens(self, processor, images, visual_tokens, keep_unchanged: bool = True, image_features=None):
+        """The image (PIL) as visual tokens (n, D), which answer an instruction, change it: see `edit_image`."""
+        single, images = _as_list(images)
+        _, visual_tokens = _as_list(visual_tokens)
+        if keep_unchanged:
+            features = self.encode_images(processor, images) if image_features is None else image_features
+            visual_tokens, before = self._restore_tokens(processor, features, visual_tokens)
+            after, shown = self._paint(processor, visual_tokens), _as_shown(processor, images)
+            edited = [_replace_changed(*pictures) for pictures in zip(shown, before, after, strict=True)]
+        else:
+            edited = self._paint(processor, visual_tokens)
+        return edited[0] if single else edited
+
+    def segment_from_tokens(self, processor, images, visual_tokens, ground: bool = True, image_features=None):
+        """Mask (H, W) bool of what visual tokens (n, D), which answer a request, refer to in an image: see
+        `segment`."""
+        single, images = _as_list(images)
+        _, visual_tokens = _as_list(visual_tokens)
+        features = self.encode_images(processor, images) if image_features is None else image_features
         if ground:
-            visual_tokens = self.ground_tokens(pixel_values, visual_tokens)
+            visual_tokens = self.ground_tokens(None, visual_tokens, image_features=features)
+        all_logits = self.predict_masks(None, visual_tokens, image_features=features)
         masks = []
-        for image, logits in zip(
-            _as_shown(processor, images), self.predict_masks(pixel_values, visual_tokens), strict=True
-        ):
+        for image, logits in zip(_as_shown(processor, images), all_logits, strict=True):
             size = (image.height, image.width)
             resized = nn.functional.interpolate(logits[None, None], size, mode="bilinear", align_corners=False)
             masks.append((resized[0, 0] > 0).cpu().numpy())
@@ -122,24 +167,12 @@ class SetokimTasksMixin:
         answers = sequences[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in processor.batch_decode(answers, skip_special_tokens=True)]
 
-    def _visual_answers(self, processor, prompts, max_new_tokens, **kwargs) -> list[torch.Tensor]:
-        """The visual tokens (n, D), n >= 1, of the image that each answer is made to begin with."""
-        limit = kwargs.get("max_visual_tokens") or self.config.vision_config.max_tokens
-        image_start = processor.tokenizer.convert_ids_to_tokens(self.config.image_start_token_id)
-        inputs = self._inputs(processor, prompts, answer_starts=image_start)
-        output = self.generate(
-            **inputs, max_new_tokens=max_new_tokens or limit + 2, return_dict_in_generate=True, **kwargs
-        )
-        return [images[0] for images in output.visual_tokens]
-
     def _paint(self, processor, visual_tokens: list[torch.Tensor]) -> list[Image.Image]:
         return processor.image_processor.postprocess(self.decode_images(visual_tokens))
 
-    def _restore_tokens(self, processor, images: list, visual_tokens: list[torch.Tensor]) -> tuple[list, list]:
+    def _restore_tokens(self, processor, features, visual_tokens: list[torch.Tensor]) -> tuple[list, list]:
         """The visual tokens with the images' own in place of those that differ by no more than sampling does, and
         paintings of the images' own tokens."""
-        pixel_values = processor.image_processor(images, return_tensors="pt")["pixel_values"].to(self.input_device)
-        features = self.model.get_image_features(pixel_values)
         own = [self.model.denormalize_tokens(tokens) for tokens in features.visual_tokens]
         before, after = self._paint(processor, own), self._paint(processor, visual_tokens)
         masks = self.model.setok.concept_masks(features.setok_output, size=before[0].size[::-1])  # (I, C, H, W)
@@ -159,12 +192,16 @@ def _as_list(value) -> tuple[bool, list]:
     return (False, list(value)) if isinstance(value, (list, tuple)) else (True, [value])
 
 
-def _pairs(images: list, texts: list[str]) -> list[tuple]:
+def _prompts(images, texts) -> tuple[bool, list[tuple[list, str]]]:
+    """Whether there is a single text, and for each the images that it is about; see `ask`."""
+    single, texts = _as_list(texts)
+    images = [images] if single else _as_list(images)[1]
     if len(images) != len(texts):
         raise ValueError(
             f"Needed is one text for each entry of images, got {len(images)} images and {len(texts)} texts."
         )
-    return list(zip(images, texts, strict=True))
+    images = ([] if image is None else _as_list(image)[1] for image in images)
+    return single, list(zip(images, texts, strict=True))
 
 
 def _as_shown(processor, images: list) -> list[Image.Image]:

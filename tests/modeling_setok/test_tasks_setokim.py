@@ -101,7 +101,7 @@ def test_edits_restore_tokens_that_are_almost_the_same(processor, model):
     ]
     noisy[1][0] += 3 * model.model.token_statistics.std  # which is 9 from the token that it was
     expected = noisy[1][0].clone()
-    restored, before = model._restore_tokens(processor, images, noisy)
+    restored, before = model._restore_tokens(processor, features, noisy)
     assert torch.equal(restored[0], own[0]) and torch.equal(restored[1][1:], own[1][1:])
     assert torch.equal(restored[1][0], expected) or len(own[1]) == 1
     repainted = processor.image_processor.postprocess(model.decode_images(own))
@@ -126,8 +126,8 @@ def test_segment_is_of_the_generated_tokens(processor, model, monkeypatch):
     """Every mask comes from the patches of its own image and from the tokens of its own answer."""
     given = {}
 
-    def predict_masks(pixel_values, visual_tokens):
-        given.update(pixel_values=pixel_values, visual_tokens=visual_tokens)
+    def predict_masks(pixel_values, visual_tokens, image_features):
+        given.update(image_features=image_features, visual_tokens=visual_tokens)
         return torch.stack([torch.full((8, 8), float(sign)) for sign in (1, -1)])
 
     monkeypatch.setattr(model, "predict_masks", predict_masks)
@@ -135,13 +135,46 @@ def test_segment_is_of_the_generated_tokens(processor, model, monkeypatch):
     masks = model.segment(processor, images, ["a", "b"], ground=False, max_visual_tokens=3)
     assert masks[0].all() and not masks[1].any()
     generated = given["visual_tokens"]
+    assert all(tokens.shape[1] == 16 and 1 <= len(tokens) <= 3 for tokens in generated)
+    pixel_values = processor.image_processor(images)["pixel_values"]
+    own, _ = model.model.setok.get_patch_embeddings(pixel_values)
+    assert torch.equal(given["image_features"].setok_output.patch_embeddings, own)
     model.segment(processor, images, ["a", "b"], max_visual_tokens=3)
-    grounded = model.ground_tokens(given["pixel_values"], generated)
+    grounded = model.ground_tokens(pixel_values, generated)
     torch.testing.assert_close(given["visual_tokens"], grounded)
     assert not torch.allclose(grounded[0], generated[0][: len(grounded[0])])
-    given["visual_tokens"] = generated
-    assert torch.equal(given["pixel_values"], processor.image_processor(images)["pixel_values"])
-    assert all(tokens.shape[1] == 16 and 1 <= len(tokens) <= 3 for tokens in given["visual_tokens"])
+
+
+@pytest.mark.parametrize("task", ["edit_image", "segment"])
+def test_images_are_encoded_once(processor, model, task):
+    """For the prompt and for what becomes of the answer; whoever takes the steps one by one gets the same from them."""
+    images, texts, calls = pictures(2), ["Add a dog.", "Remove it."], []
+    hook = model.model.setok.vision_encoder.register_forward_hook(lambda *_: calls.append(1))
+    at_once = getattr(model, task)(processor, images, texts)
+    assert len(calls) == 1
+    hook.remove()
+    requests = [f"Segment {text}." for text in texts] if task == "segment" else texts
+    tokens = model.generate_visual_tokens(processor, images, requests)
+    finish = {"edit_image": model.edit_from_tokens, "segment": model.segment_from_tokens}[task]
+    assert np.array_equal(np.stack(finish(processor, images, tokens)), np.stack(at_once))
+    (first,) = model.generate_visual_tokens(processor, images[:1], requests[:1])
+    single = model.generate_visual_tokens(processor, images[0], requests[0])
+    assert torch.equal(single, first)
+    assert np.asarray(finish(processor, images[0], single)).shape == np.asarray(at_once[0]).shape
+
+
+def test_either_images_or_their_features(processor, model):
+    features = model.encode_images(processor, pictures(2))
+    tokens = [model.model.denormalize_tokens(tokens) for tokens in features.visual_tokens]
+    pixel_values = processor.image_processor(pictures(2))["pixel_values"]
+    for method in (model.predict_masks, model.ground_tokens):
+        for one, other in zip(method(pixel_values, tokens), method(None, tokens, image_features=features), strict=True):
+            torch.testing.assert_close(one, other)
+        for given in ((None, tokens), (pixel_values, tokens, features)):
+            with pytest.raises(ValueError, match="either pixel_values or image_features"):
+                method(*given)
+    with pytest.raises(ValueError, match="do not match"):
+        model.generate_visual_tokens(processor, pictures(1), ["Add a dog."], image_features=features)
 
 
 def test_different_numbers_of_inputs_are_refused(processor, model):
