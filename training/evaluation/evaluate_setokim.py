@@ -24,7 +24,6 @@ from training.data import EmojiScenes, Scene, SceneConfig, concept_names
 from training.data.emoji_scenes.language import NUMBERS, background, noun, plural
 from training.data.emoji_scenes.scenes import PALETTE, scene_rng
 from training.data.emoji_scenes.tasks import EDITS, QUESTIONS, REFERRING_REQUESTS, Draw, presence_question
-from training.data.emoji_scenes.tasks import TASKS as SCENE_TASKS
 from training.evaluation.metrics import (
     AnswerAccuracy,
     AskedFound,
@@ -267,7 +266,7 @@ class _Evaluation:
         return Mentions({phrase(name): name for name in names for phrase in (noun, plural)}, NUMBERS)
 
     def _draw(self, example: _Example) -> Draw:
-        rng = scene_rng(self.scenes.split, example.index, self.scenes.seed, stream=_PRESENCE_STREAM)
+        rng = scene_rng(self.scenes.split, example.index, self.scenes.seed, stream="presence_evaluation")
         return Draw(rng, self.scenes.config, allow_held_out=True)
 
     def _sampling(self, examples: list[_Example]) -> dict:
@@ -291,7 +290,6 @@ TASKS: dict[str, tuple[str, Callable[[_Evaluation, list[_Example]], list[_Observ
     "edit": ("edit", _Evaluation.edit),
     "referring": ("referring", _Evaluation.referring),
 }
-_PRESENCE_STREAM = 1 + len(SCENE_TASKS)  # random numbers of its own: those below belong to the tasks of EmojiScenes
 _REQUESTS = "|".join(request.removesuffix(" {}.") for request in REFERRING_REQUESTS)
 _EXPRESSION = re.compile(rf"(?:{_REQUESTS}) (.+)\.")
 

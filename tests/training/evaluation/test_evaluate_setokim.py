@@ -80,7 +80,7 @@ class World:
 
     @staticmethod
     def names_of_the_result(split, scene, index):
-        rng = scene_rng(split, index, stream=1 + list(SCENE_TASKS).index("edit"))
+        rng = scene_rng(split, index, stream="edit")
         draw = Draw(rng, CONFIG, allow_held_out=split != "train")
         made = EDITS[draw.one_of(tuple(EDITS))](scene, draw)
         return set((made[2] if made else scene).names)

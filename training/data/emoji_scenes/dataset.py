@@ -55,8 +55,7 @@ class EmojiScenes:
         """A row of `schema.FEATURES` with PIL pictures."""
         index = self._checked(index)
         task = self.tasks[index % len(self.tasks)]
-        stream = 1 + list(TASKS).index(task)
-        draw = Draw(scene_rng(self.split, index, self.seed, stream), self.config, self.split != "train")
+        draw = Draw(scene_rng(self.split, index, self.seed, task), self.config, self.split != "train")
         return TASKS[task](self.scene(index), draw)
 
     def __iter__(self) -> Iterator[dict]:

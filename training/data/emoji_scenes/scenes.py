@@ -159,13 +159,34 @@ def is_held_out_pair(a: str, b: str) -> bool:
     return a != b and int.from_bytes(digest[:8], "big") % 10 == 0
 
 
-def scene_rng(split: str, index: int, seed: int = 0, stream: int = 0) -> np.random.Generator:
-    """The random numbers of scene `index`; `stream` tells apart what is drawn for it (0: the scene itself)."""
+# What is drawn for a scene, the scene itself, a row of each task and what an evaluation asks beside them, has random
+# numbers of its own. A number stays what it is for ever, and a new task takes a new one: else all data change.
+STREAMS = {
+    "scene": 0,
+    "concepts": 1,
+    "caption": 2,
+    "question": 3,
+    "text_to_image": 4,
+    "edit": 5,
+    "referring": 6,
+    "two_images": 7,
+    "text_only": 8,
+    "conversation": 9,
+    "presence": 10,
+    "outlines": 11,
+    "presence_evaluation": 12,
+}
+
+
+def scene_rng(split: str, index: int, seed: int = 0, stream: str = "scene") -> np.random.Generator:
+    """The random numbers of scene `index` for what `stream`, a name in `STREAMS`, draws."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if stream not in STREAMS:
+        raise ValueError(f"unknown stream {stream!r}; give it a number in STREAMS that no other has")
     if index < 0 or seed < 0:
         raise ValueError(f"index and seed must not be negative, got {index} and {seed}")
-    return np.random.default_rng((seed, SPLITS.index(split), index, stream))
+    return np.random.default_rng((seed, SPLITS.index(split), index, STREAMS[stream]))
 
 
 def make_scene(split: str, index: int, config: SceneConfig | None = None, seed: int = 0) -> Scene:

@@ -53,6 +53,15 @@ def test_a_row_does_not_depend_on_the_others():
     assert plain(EmojiScenes("train", 5)[4]) == plain(EmojiScenes("train", 50)[4])
 
 
+def test_a_row_does_not_depend_on_the_order_of_tasks(monkeypatch):
+    def rows():
+        return [plain(row) for row in EmojiScenes("train", 4, tasks=("caption", "edit", "outlines"))]
+
+    before = rows()
+    monkeypatch.setattr("training.data.emoji_scenes.dataset.TASKS", {"new": None} | dict(reversed(TASKS.items())))
+    assert rows() == before
+
+
 def test_in_a_data_loader_with_workers(scenes):
     loader = DataLoader(scenes, batch_size=5, num_workers=2, collate_fn=list)
     assert [plain(row) for batch in loader for row in batch] == [plain(row) for row in scenes]

@@ -6,8 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.data import SceneConfig, concept_names, is_held_out_pair, make_scene, render
-from training.data.emoji_scenes.scenes import BACKGROUND_KINDS, MIN_VISIBLE, PALETTE, Background, Layout
+from training.data import TASKS, SceneConfig, concept_names, is_held_out_pair, make_scene, render
+from training.data.emoji_scenes.scenes import (
+    BACKGROUND_KINDS,
+    MIN_VISIBLE,
+    PALETTE,
+    STREAMS,
+    Background,
+    Layout,
+    scene_rng,
+)
 from training.data.emoji_scenes.sprites import sprite
 
 CONFIGS = [
@@ -200,6 +208,21 @@ def test_noise_is_smooth_and_faint():
 def test_bad_configurations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         SceneConfig(**changes)
+
+
+def test_streams_keep_their_numbers():
+    """A model that is published was trained and measured on what they give."""
+    assert STREAMS == {
+        "scene": 0, "concepts": 1, "caption": 2, "question": 3, "text_to_image": 4, "edit": 5, "referring": 6,
+        "two_images": 7, "text_only": 8, "conversation": 9, "presence": 10, "outlines": 11, "presence_evaluation": 12,
+    }  # fmt: skip
+    assert set(TASKS) < set(STREAMS) and len(set(STREAMS.values())) == len(STREAMS)
+    first = {int(scene_rng("test", 3, 5, name).integers(2**62)) for name in STREAMS}
+    assert len(first) == len(STREAMS)
+    expected = np.random.default_rng((5, 2, 3, 12)).integers(2**62)
+    assert scene_rng("test", 3, seed=5, stream="presence_evaluation").integers(2**62) == expected
+    with pytest.raises(ValueError, match="'chess'"):
+        scene_rng("test", 0, stream="chess")
 
 
 def test_bad_requests_are_refused():
