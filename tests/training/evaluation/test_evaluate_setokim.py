@@ -111,20 +111,29 @@ class Oracle(nn.Module):
         self.options.append(options)
         return [self.world.answers[key(prompt)] for prompt in prompts]
 
-    def edit_image(self, processor, images, instructions, **options):
-        self.options.append(options)
-        return [self.world.answers[key(*pair)] for pair in zip(images, instructions, strict=True)]
+    def encode_images(self, processor, images):
+        return [key(image) for image in images]
 
-    def segment(self, processor, images, expressions, **options):
+    def generate_visual_tokens(self, processor, images, texts, image_features, **options):
+        """The requests themselves, out of which an answer can be made."""
+        assert image_features == self.encode_images(processor, images)
         self.options.append(options)
-        requests = ("Segment {}.", "Outline {}.", "Show me where to find {}.")
+        return texts
+
+    def edit_from_tokens(self, processor, images, visual_tokens, keep_unchanged, image_features):
+        assert image_features == self.encode_images(processor, images)
+        return [self.world.answers[key(*pair)] for pair in zip(images, visual_tokens, strict=True)]
+
+    def segment_from_tokens(self, processor, images, visual_tokens, ground, image_features):
+        assert image_features == self.encode_images(processor, images)
+        wordings = ("Segment", "Outline", "Show me where to find")
         return [
             next(
                 np.asarray(self.world.answers[asked]) > 0
-                for request in requests
-                if (asked := key(image, request.format(expression))) in self.world.answers
+                for wording in wordings
+                if (asked := key(image, request.replace("Segment", wording))) in self.world.answers
             )
-            for image, expression in zip(images, expressions, strict=True)
+            for image, request in zip(images, visual_tokens, strict=True)
         ]
 
 
@@ -141,11 +150,11 @@ class Fool(Oracle):
     def generate_image(self, *args, **options):
         return [self.spoil(picture) for picture in super().generate_image(*args, **options)]
 
-    def edit_image(self, *args, **options):
-        return [self.spoil(picture) for picture in super().edit_image(*args, **options)]
+    def edit_from_tokens(self, *args, **options):
+        return [self.spoil(picture) for picture in super().edit_from_tokens(*args, **options)]
 
-    def segment(self, *args, **options):
-        return [~mask for mask in super().segment(*args, **options)]
+    def segment_from_tokens(self, *args, **options):
+        return [~mask for mask in super().segment_from_tokens(*args, **options)]
 
     def spoil(self, picture):
         """The negative, which shows all other objects."""
@@ -161,8 +170,11 @@ class Painter(Oracle):
         noise = [torch.randint(256, (SIZE // 2, SIZE // 2, 3), generator=g, dtype=torch.uint8) for g in generator]
         return [Image.fromarray(pixels.numpy()) for pixels in noise]
 
-    def edit_image(self, processor, images, instructions, **options):
-        return self.generate_image(processor, images, **options)
+    def generate_visual_tokens(self, processor, images, texts, image_features, **options):
+        return self.generate_image(processor, texts, **options)
+
+    def edit_from_tokens(self, processor, images, visual_tokens, keep_unchanged, image_features):
+        return visual_tokens
 
 
 class Judge(nn.Module):
@@ -243,8 +255,8 @@ def test_only_the_tasks_asked_for_and_the_options_given(world):
     oracle = Oracle(world).train()
     results = evaluate(oracle, tasks=["referring"], visual_temperature=0.5, batch_size=20)
     assert {name.removeprefix("held_out_").split("_")[0] for name in results} == {"num", "referring"}
-    assert [len(options.pop("generator")) for options in oracle.options] == [20, 20, 4, 4]
-    assert oracle.options == [{"visual_temperature": 0.5}, {"visual_temperature": 0.5, "ground": False}] * 2
+    assert [len(options.pop("generator")) for options in oracle.options] == [20, 4], "generates once per example"
+    assert oracle.options == [{"visual_temperature": 0.5}] * 2
     assert oracle.training
 
 
