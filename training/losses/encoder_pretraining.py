@@ -31,7 +31,7 @@ class SetokEncoderPretraining(SetokForPreTraining):
             part.requires_grad_(True)
         self.train()
 
-    def forward(self, pixel_values: torch.Tensor, concept_ids: torch.LongTensor, **kwargs) -> SetokForPreTrainingOutput:
+    def forward(self, pixel_values: torch.Tensor, concept_ids: torch.LongTensor) -> SetokForPreTrainingOutput:
         """pixel_values (B, 3, H, W) and concept_ids (B, K) as in `SetokForPreTraining.forward`."""
         patch_embeddings, (height, width) = self.setok.get_patch_embeddings(pixel_values)
         image_features = unit(self.visual_projection(self.setok.token_merger.project(patch_embeddings.mean(1))))
