@@ -32,7 +32,7 @@ class AnswerAccuracy(Metric):
         answers = Counter((kind, truth) for kind, truth, _ in scores)
         majority = {kind: max(n for (other, _), n in answers.items() if other == kind) for kind in asked}
         results = {"accuracy": right.total() / len(scores), "majority": sum(majority.values()) / len(scores)}
-        for kind in asked.keys() - {None}:
+        for kind in sorted(asked.keys() - {None}):
             results[f"{kind}_accuracy"] = right[kind] / asked[kind]
             results[f"{kind}_majority"] = majority[kind] / asked[kind]
         return results

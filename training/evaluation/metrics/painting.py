@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from training.evaluation.metrics.base import Metric
-from training.evaluation.metrics.reconstruction import _check_images
+from training.evaluation.metrics.reconstruction import check_images
 
 
 class AskedFound(Metric):
@@ -47,7 +47,7 @@ class MeanAbsoluteError(Metric):
     tensors (B, 3, H, W) in [0, 1]."""
 
     def _score_batch(self, predictions: Tensor, references: Tensor) -> list[float]:
-        _check_images(predictions, references)
+        check_images(predictions, references)
         return torch.nn.functional.l1_loss(predictions, references, reduction="none").mean(dim=(1, 2, 3)).tolist()
 
     def _reduce(self, scores: list[float]) -> dict[str, float]:

@@ -8,7 +8,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from training.evaluation.metrics.base import Metric
 
 
-def _check_images(*batches: Tensor) -> None:
+def check_images(*batches: Tensor) -> None:
+    """Raises a ValueError unless all are float tensors (B, 3, H, W) of one size, with pixels in [0, 1]."""
     for images in batches:
         if not images.is_floating_point() or images.ndim != 4:
             raise ValueError(
@@ -27,7 +28,7 @@ class PeakSignalNoiseRatio(Metric):
     """{"psnr": dB}, the mean over images of each image's own PSNR, with peak 1; inf if an image is perfect."""
 
     def _score_batch(self, predictions: Tensor, references: Tensor) -> list[float]:
-        _check_images(predictions, references)
+        check_images(predictions, references)
         return peak_signal_noise_ratio(
             predictions.float(), references.float(), data_range=1.0, reduction="none", dim=(1, 2, 3)
         ).tolist()
@@ -40,7 +41,7 @@ class StructuralSimilarity(Metric):
     """{"ssim": up to 1}, the mean over images (Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5)."""
 
     def _score_batch(self, predictions: Tensor, references: Tensor) -> list[float]:
-        _check_images(predictions, references)
+        check_images(predictions, references)
         scores = structural_similarity_index_measure(
             predictions.float(), references.float(), data_range=1.0, reduction="none"
         )
@@ -65,7 +66,7 @@ class FrechetDistance(Metric):
 
     @torch.no_grad()
     def _score_batch(self, predictions: Tensor, references: Tensor) -> list[None]:
-        _check_images(predictions, references)
+        check_images(predictions, references)
         self._fid.to(predictions.device)
         self._fid.update(predictions.float(), real=False)
         self._fid.update(references.float(), real=True)

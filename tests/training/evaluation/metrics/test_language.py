@@ -26,6 +26,13 @@ def test_answer_accuracy_by_hand():
     }
 
 
+def test_types_of_questions_come_by_name():
+    """In whichever order they were asked, and in every process."""
+    kinds = ["yes_no", "counting", None, "left_right", "colour", "size", "shape"]
+    result = AnswerAccuracy().compute(predictions=["a"] * 7, references=[(kind, "a") for kind in kinds])
+    assert list(result)[2::2] == [f"{kind}_accuracy" for kind in sorted(kinds, key=str) if kind is not None]
+
+
 def test_answers_without_a_type():
     result = AnswerAccuracy().compute(predictions=["a", ""], references=[(None, "a"), (None, "b")])
     assert result == {"accuracy": 0.5, "majority": 0.5}
