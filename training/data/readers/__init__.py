@@ -1,7 +1,8 @@
 """Readers of other people's files: each gives rows of the one schema, and names what it cannot read."""
 
 from .coco import CocoMasks, load_coco, load_coco_captions, load_refcoco
-from .loaders import load_hub_dataset, load_image_folder, load_image_folder_json
+from .hub import load_hub_dataset
+from .image_folders import load_image_folder, load_image_folder_json
 
 __all__ = [
     "CocoMasks",

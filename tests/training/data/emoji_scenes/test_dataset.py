@@ -2,20 +2,11 @@
 
 import pickle
 
-import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from tests.row_testing import plain
 from training.data import FEATURES, TASKS, EmojiScenes, SceneConfig
-
-
-def plain(row: dict) -> dict:
-    """A row with its pictures as (mode, size, bytes)."""
-
-    def pixels(pictures):
-        return [(picture.mode, picture.size, np.asarray(picture).tobytes()) for picture in pictures]
-
-    return {**row, "images": pixels(row["images"]), "masks": pixels(row["masks"])}
 
 
 @pytest.fixture(scope="module")

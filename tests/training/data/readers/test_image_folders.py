@@ -4,12 +4,11 @@ import json
 import warnings
 from pathlib import Path
 
-import datasets
-import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import FEATURES, TASKS, EmojiScenes, load_hub_dataset, load_image_folder, load_image_folder_json
+from tests.row_testing import plain
+from training.data import FEATURES, TASKS, EmojiScenes, load_image_folder, load_image_folder_json
 
 
 def write_rows(root: Path, rows) -> Path:
@@ -19,13 +18,6 @@ def write_rows(root: Path, rows) -> Path:
     Image.new("L", (20, 10), 255).save(root / "images" / "mask.png")
     (root / "data.json").write_text(rows if isinstance(rows, str) else json.dumps(rows))
     return root
-
-
-def plain(row: dict) -> dict:
-    def pixels(pictures):
-        return [(picture.mode, picture.size, np.asarray(picture).tobytes()) for picture in pictures]
-
-    return {**row, "images": pixels(row["images"]), "masks": pixels(row["masks"])}
 
 
 def part(kind: str, text: str | None = None) -> dict:
@@ -199,40 +191,3 @@ def test_emoji_scenes_through_data_json(tmp_path):
         rows.append(row)
     (tmp_path / "data.json").write_text(json.dumps(rows))
     assert [plain(row) for row in load_image_folder_json(tmp_path)] == [plain(row) for row in scenes]
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_emoji_scenes_through_parquet(tmp_path, streaming):
-    scenes = EmojiScenes("validation", 2 * len(TASKS), tasks=tuple(TASKS))
-    scenes.to_dataset().to_parquet(tmp_path / "train.parquet")
-    loaded = load_hub_dataset(str(tmp_path), "train", streaming=streaming)
-    assert isinstance(loaded, datasets.IterableDataset if streaming else datasets.Dataset)
-    assert [plain(row) for row in loaded] == [plain(row) for row in scenes]
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_hub_columns_classes_and_bad_pictures(tmp_path, streaming):
-    for label, colour in (("cat", "red"), ("dog", "blue")):
-        (tmp_path / label).mkdir()
-        for i in range(2):
-            Image.new("RGB", (8, 8), colour).save(tmp_path / label / f"{i}.png")
-    columns = {"concepts": "label"}
-    loaded = list(load_hub_dataset(str(tmp_path), "train", streaming=streaming, columns=columns))
-    assert [row["concepts"] for row in loaded] == [["cat"], ["cat"], ["dog"], ["dog"]]
-    assert loaded[0]["images"][0].getpixel((0, 0)) == (255, 0, 0)
-    with pytest.raises(ValueError, match="no column breed; it has image, label"):
-        load_hub_dataset(str(tmp_path), "train", streaming=streaming, columns={"concepts": "breed"})
-    (tmp_path / "cat" / "9.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"row 2: .*9\.png cannot be read"):
-        list(load_hub_dataset(str(tmp_path), "train", streaming=streaming, columns=columns))
-    with pytest.warns(UserWarning, match=r"(?s)skipped 1 .*row 2: .*9\.png cannot be read"):
-        skipped = list(load_hub_dataset(str(tmp_path), "train", streaming=streaming, columns=columns, on_error="skip"))
-    assert len(skipped) == 4
-
-
-def test_unlabelled_rows_of_a_labelled_set(tmp_path):
-    features = datasets.Features({"img": datasets.Image(), "fine": datasets.ClassLabel(names=["cat", "dog"])})
-    pictures = [Image.new("RGB", (8, 8))] * 2
-    datasets.Dataset.from_dict({"img": pictures, "fine": [1, -1]}, features=features).to_parquet(tmp_path / "x.parquet")
-    loaded = load_hub_dataset(str(tmp_path), "train", columns={"image": "img", "labels": "fine"})
-    assert loaded["concepts"][:] == [["dog"], []] and loaded["task"][:] == ["concepts", "reconstruction"]

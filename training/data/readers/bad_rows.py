@@ -1,0 +1,37 @@
+"""What becomes of rows that cannot be read: each is named with file, row and reason, and refused or skipped."""
+
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+OnError = Literal["raise", "skip"]
+_SHOWN = 10  # problems spelled out in an error
+
+
+class Report:
+    """Collects what is wrong with rows and says it once, in the way that the caller chose."""
+
+    def __init__(self, on_error: OnError):
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+        self.on_error = on_error
+        self.problems: list[str] = []
+
+    def attempt(self, file: str, index: object, make: Callable[[], dict]) -> dict | None:
+        """The row, or None if it is bad."""
+        try:
+            return make()
+        except ValueError as error:
+            self.problems.append(f"{file}, row {index}: {error}")
+            return None
+
+    def close(self, total: int | None = None) -> None:
+        """Raises or warns if there were problems; raises if they leave none of `total` rows."""
+        bad = len(self.problems)
+        if bad:
+            if self.on_error == "raise":
+                first = "\n  ".join([*self.problems[:_SHOWN], *(["..."] if bad > _SHOWN else [])])
+                raise ValueError(f'{bad} bad rows (on_error="skip" leaves them out):\n  {first}')
+            warnings.warn("\n  ".join([f"skipped {bad} bad rows:", *self.problems]), stacklevel=3)
+        if bad == total:
+            raise ValueError("no rows" if not bad else "no row is left: all are bad (see the warning)")

@@ -1,0 +1,81 @@
+"""Data sets of the Hub, and all else that `datasets.load_dataset` takes."""
+
+import datasets
+
+from .. import schema
+from .bad_rows import OnError, Report
+from .rows import to_row
+
+
+def load_hub_dataset(
+    name: str,
+    split: str,
+    *,
+    streaming: bool = False,
+    columns: dict[str, str] | None = None,
+    on_error: OnError = "raise",
+    **kwargs,
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Loads a data set by Hub id, or anything else that `datasets.load_dataset` takes, in the one schema.
+
+    Args:
+        name, split: as for `datasets.load_dataset`.
+        streaming: give an IterableDataset and download nothing ahead.
+        columns: our key -> the data set's column, where they differ, such as `{"image": "jpg", "caption": "txt"}`.
+            Class labels become their names.
+        on_error: as for `load_image_folder_json`. A stream meets bad rows as it goes: it raises at the first batch
+            that has some, or warns once for each such batch.
+        **kwargs: passed to `datasets.load_dataset`.
+
+    Raises:
+        ValueError: if `columns` names a column that does not exist, and for bad rows.
+    """
+    dataset = datasets.load_dataset(name, split=split, streaming=streaming, **kwargs)
+    if dataset.features is None:
+        raise ValueError(f"the columns of {name} are not known in advance; pass features=... for load_dataset")
+    columns = columns or {}
+    if missing := sorted(set(columns.values()) - set(dataset.features)):
+        raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(dataset.features)}")
+    columns = {key: key for key in dataset.features if key not in columns.values()} | columns
+    label_names = {key: _class_names(dataset.features[column]) for key, column in columns.items()}
+    for key, feature in dataset.features.items():  # undecoded, so that a broken picture is ours to report
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(key, datasets.Image(decode=False))
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+            dataset = dataset.cast_column(key, datasets.List(datasets.Image(decode=False)))
+
+    total = Report(on_error)
+
+    def convert(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
+        report = Report(on_error) if streaming else total
+        rows = []
+        for position, index in enumerate(indices):
+            raw = {key: _named(batch[column][position], label_names[key]) for key, column in columns.items()}
+            rows.append(report.attempt(f"{name} ({split})", index, lambda raw=raw: to_row(raw)))
+        if streaming:
+            report.close()
+        return {key: [row[key] for row in rows if row] for key in schema.FEATURES}
+
+    arguments = {"with_indices": True, "batched": True, "remove_columns": list(dataset.features)}
+    if streaming:
+        return dataset.map(convert, **arguments).cast(schema.FEATURES)  # the cast has the pictures decoded
+    count = len(dataset)
+    # Not from the cache: bad rows are to be named every time.
+    dataset = dataset.map(convert, features=schema.FEATURES, load_from_cache_file=False, **arguments)
+    total.close(count)
+    return dataset
+
+
+def _class_names(feature: object) -> list[str] | None:
+    """The names behind a column of class labels, one or a list per row."""
+    inner = feature.feature if isinstance(feature, datasets.List) else feature
+    return inner.names if isinstance(inner, datasets.ClassLabel) else None
+
+
+def _named(value: object, names: list[str] | None) -> object:
+    """Class numbers as names; other values as they are."""
+    if isinstance(value, list):
+        return [_named(label, names) for label in value]
+    if names is None or value is None:
+        return value
+    return names[value] if value >= 0 else None  # -1: a row without a label
