@@ -162,7 +162,18 @@ def load_data(args: DataArguments):
 def build_model(
     args: ModelArguments, data_args: DataArguments, names: list[str] | None, text_features: torch.Tensor | None
 ) -> tuple[SetokForPreTraining, SetokImageProcessor]:
-    """A SeTok to train, with its concept bank filled, and its image processor."""
+    """A SeTok to train, with its concept bank filled, and its image processor.
+
+    Raises:
+        ValueError: `encoder_only` of a model that has an encoder already, or of pictures without concepts.
+    """
+    if args.encoder_only and (args.model_name_or_path or args.vision_model_name_or_path):
+        raise ValueError(
+            "encoder_only trains a vision encoder from scratch: leave out model_name_or_path and "
+            "vision_model_name_or_path, or leave out encoder_only and train all of SeTok with that encoder."
+        )
+    if args.encoder_only and names is None:
+        raise ValueError("encoder_only learns from the names of what is in a picture: give a dataset with concepts.")
     attention = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
     size = {"height": data_args.image_size, "width": data_args.image_size}
     if args.model_name_or_path is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -156,7 +157,6 @@ def test_pictures_without_labels_on_two_processes(tmp_path):
 
 def test_own_pictures_and_a_pretrained_encoder(tmp_path):
     """The path of a user's own data: a data.json folder, an encoder with its processor, one broken picture."""
-    from PIL import Image
     from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
     config = yaml.safe_load(tiny_recipe(tmp_path).read_text())["config"]
@@ -201,6 +201,17 @@ def test_an_encoder_from_scratch_then_all_of_setok(tmp_path):
     trainer = main([str(tiny_recipe(folder, **options))])
     for name, tensor in trainer.model.setok.vision_encoder.state_dict().items():
         torch.testing.assert_close(tensor, encoder.state_dict()[name], rtol=0, atol=0)
+
+
+def test_an_encoder_from_scratch_needs_concepts_and_no_encoder(tmp_path):
+    for name in ("model_name_or_path", "vision_model_name_or_path"):
+        with pytest.raises(ValueError, match="leave out model_name_or_path and vision_model_name_or_path"):
+            main([str(tiny_recipe(tmp_path, encoder_only=True, **{name: "anything"}))])
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        Image.new("RGB", (32, 32), (80 * i, 0, 0)).save(tmp_path / "pictures" / f"{i}.png")
+    with pytest.raises(ValueError, match="a dataset with concepts"):
+        main([str(tiny_recipe(tmp_path, encoder_only=True, dataset=str(tmp_path / "pictures")))])
 
 
 def test_going_on_from_a_model_with_other_settings(tmp_path):
