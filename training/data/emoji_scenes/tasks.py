@@ -16,6 +16,10 @@ from .language import a, noun, plural
 from .scenes import MIN_VISIBLE, PALETTE, Scene, SceneConfig, render, sample_layout
 from .sprites import concept_names
 
+CONVERSATION_LENGTH = 4  # questions, of which none comes twice
+REFERRING_REQUESTS = ("Segment {}.", "Outline {}.", "Show me where to find {}.")
+CAPTION_REQUESTS = ("Describe the picture.", "What does the picture show?", "Write a caption for this picture.")
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -152,10 +156,6 @@ def _turns(exchanges: Iterable[tuple[list[dict], list[dict]]]) -> list[dict]:
     messages[0]["content"].insert(0, schema.image())
     return messages
 
-
-CONVERSATION_LENGTH = 4  # questions, of which none comes twice
-REFERRING_REQUESTS = ("Segment {}.", "Outline {}.", "Show me where to find {}.")
-CAPTION_REQUESTS = ("Describe the picture.", "What does the picture show?", "Write a caption for this picture.")
 
 # --- questions: each gives (question, answer), or None where the scene does not allow it ------------------------------
 
