@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, set_seed
 
-from modeling_setok import SetokConfig, SetokForPreTraining, SetokModel
+from modeling_setok import SetokConfig, SetokForPreTraining
+from modeling_setok.vision_encoder import load_vision_encoder
 from processing import SetokImageProcessor
 from training.data import (
     EmojiScenes,
@@ -186,9 +187,10 @@ def build_model(
             values.setdefault("text_feature_dim", text_features.shape[1])
         config = SetokConfig(**values)
         if args.vision_model_name_or_path is not None:
-            setok = SetokModel.from_vision_pretrained(args.vision_model_name_or_path, config, dtype=torch.float32)
-            model = SetokForPreTraining._from_config(setok.config, **attention)
-            model.setok.vision_encoder.load_state_dict(setok.vision_encoder.state_dict())
+            encoder = load_vision_encoder(args.vision_model_name_or_path, dtype=torch.float32)
+            config.vision_config = encoder.config
+            model = SetokForPreTraining._from_config(config, **attention)
+            model.setok.vision_encoder.load_state_dict(encoder.state_dict())
             encoder_processor = AutoImageProcessor.from_pretrained(args.vision_model_name_or_path, backend="pil")
             image_processor = SetokImageProcessor.from_encoder(encoder_processor)
         else:

@@ -8,10 +8,11 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModel
+from transformers import AutoModel, SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
+from modeling_setok import SetokModel
 from tests.script_testing import assert_same_runs, finish, kill_after_a_checkpoint, launch, losses, write_recipe
-from training.train_setok import main
+from training.train_setok import DataArguments, ModelArguments, build_model, main
 
 SCRIPT = "train_setok.py"
 
@@ -155,14 +156,18 @@ def test_pictures_without_labels_on_two_processes(tmp_path):
     )
 
 
+def save_encoder(folder: Path, config: dict) -> SiglipVisionModel:
+    """A vision encoder with random weights, and its image processor beside it."""
+    encoder = SiglipVisionModel(SiglipVisionConfig(**config, vision_use_head=False))
+    encoder.save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return encoder
+
+
 def test_own_pictures_and_a_pretrained_encoder(tmp_path):
     """The path of a user's own data: a data.json folder, an encoder with its processor, one broken picture."""
-    from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
-
     config = yaml.safe_load(tiny_recipe(tmp_path).read_text())["config"]
-    encoder = SiglipVisionModel(SiglipVisionConfig(**config.pop("vision_config"), vision_use_head=False))
-    encoder.save_pretrained(tmp_path / "encoder")
-    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "encoder")
+    encoder = save_encoder(tmp_path / "encoder", config.pop("vision_config"))
     images = tmp_path / "data" / "images"
     images.mkdir(parents=True)
     rows = []
@@ -186,6 +191,24 @@ def test_own_pictures_and_a_pretrained_encoder(tmp_path):
     moved = [not torch.equal(trained[name], start) for name, start in encoder.state_dict().items()]
     assert any(moved), "the encoder is trained too"
     assert {"loss", "reconstruction_loss", "contrastive_loss"} <= losses(tmp_path / "run")[0].keys()
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_pretrained_encoder_is_taken_as_it_is(tmp_path, monkeypatch, attention):
+    """And SeTok is built around it once."""
+    values = yaml.safe_load(tiny_recipe(tmp_path).read_text())["config"]
+    encoder = save_encoder(tmp_path / "encoder", values.pop("vision_config"))
+    built, init = [], SetokModel.__init__
+    monkeypatch.setattr(SetokModel, "__init__", lambda self, config: (built.append(self), init(self, config))[1])
+    arguments = ModelArguments(
+        vision_model_name_or_path=str(tmp_path / "encoder"), config=values, attn_implementation=attention
+    )
+    model, _ = build_model(arguments, DataArguments(image_size=32), names=None, text_features=None)
+    assert len(built) == 1
+    loaded = model.setok.vision_encoder
+    assert {loaded.config._attn_implementation, model.config._attn_implementation} == {attention}
+    assert loaded.state_dict().keys() == encoder.state_dict().keys()
+    assert all(torch.equal(loaded.state_dict()[name], weight) for name, weight in encoder.state_dict().items())
 
 
 def test_an_encoder_from_scratch_then_all_of_setok(tmp_path):
