@@ -21,8 +21,8 @@ class Campaign:
     """Counts the outcomes of cases: "right", "refused", and those that must not be: "wrong", "puzzling", "crashed",
     "hangs", "too much memory".
 
-    Usage: `with campaign(name, least=1000) as cases: cases.run(description, call, check, names=["image_size"])`. At the end the
-    counts are printed, and the test fails with the first bad cases.
+    Usage: `with campaign(name, least=1000) as cases: cases.run(description, call, check, names=["image_size"])`. At
+    the end the counts are printed, and the test fails with the first bad cases.
     """
 
     def __init__(self, name: str):
