@@ -4,6 +4,7 @@ python -m training.demo [--image PATH ...] [--prompt "Draw: ..."] [--output out]
 """
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,13 @@ from transformers import HfArgumentParser
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor, contact_sheet
 from training.demo import conversation, tokens
+from training.demo.knowledge import DATA_TASKS, Knowledge
 from training.demo.models import load_setok, load_setokim
+from training.demo.output import OutputFolder
 from training.demo.pictures import Picture, load_photographs, make_scenes, read_picture
 from training.demo.tokens import NAMED_FROM, Result, tokenize_and_paint
+
+KNOWLEDGE_FILE = "what_the_models_know.txt"
 
 
 @dataclass
@@ -38,77 +43,98 @@ class Arguments:
 def main() -> None:
     (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
     transformers.logging.disable_progress_bar()
-    output = Path(arguments.output)
     try:
         model, image_processor = load_setok(arguments.model)
         if arguments.image:
             pictures = [read_picture(path, image_processor) for path in arguments.image]
         else:
             pictures = make_scenes(arguments.num_scenes, image_processor.size["height"]) + load_photographs()
-        output.mkdir(parents=True, exist_ok=True)
+        output = OutputFolder(Path(arguments.output))
     except (OSError, ValueError) as error:
         sys.exit(f"Error: {error}")
 
-    results = show_tokens(model, image_processor, pictures, output)
+    results, told = show_tokens(model, image_processor, pictures, output)
+    print(told)
+    knowledge = Knowledge.of(model.config)
     try:
         setokim, processor = load_setokim(arguments.setokim)
     except ValueError as error:
-        print(f"\nNo captions, answers, paintings, edits and outlines: {error}")
+        told_of_tasks = f"No captions, answers, paintings, edits and outlines: {error}"
     else:
-        show_tasks(setokim, processor, results if arguments.image else [], arguments.prompt, output)
+        knowledge = Knowledge.of(setokim.config.vision_config)
+        about = results if arguments.image else []
+        told_of_tasks = show_tasks(setokim, processor, knowledge, about, arguments.prompt, output)
+    print(f"\n{told_of_tasks}")
+    pictures_written = output.names.copy()
+    output.file(KNOWLEDGE_FILE).write_text(
+        what_they_know(knowledge, pictures_written, f"{told}\n\n{told_of_tasks}"), encoding="utf-8"
+    )
+    print(f"\nWritten to {output.path}: {', '.join(output.names)}")
 
 
 def show_tokens(
-    model: SetokForPreTraining, image_processor: SetokImageProcessor, pictures: Sequence[Picture], output: Path
-) -> list[Result]:
-    """Prints the tokens of each picture, and writes a drawing of each and a sheet of all."""
+    model: SetokForPreTraining, image_processor: SetokImageProcessor, pictures: Sequence[Picture], output: OutputFolder
+) -> tuple[list[Result], str]:
+    """Writes a drawing of the tokens of each picture, and a sheet of all; also returns what is told about them."""
     tokenize_and_paint(model, image_processor, pictures[0])  # the first call is slow and would spoil the times
     results = [tokenize_and_paint(model, image_processor, picture) for picture in pictures]
-    files = [output / f"{number:02d}_{picture.name}.png" for number, picture in enumerate(pictures, start=1)]
     rows = tokens.draw(results)
-    for row, file in zip(rows, files, strict=True):
-        row.save(file)
-    sheet = output / "contact_sheet.png"
-    contact_sheet(rows).save(sheet)
+    contact_sheet(rows).save(output.file("contact_sheet.png"))
+    for number, (row, picture) in enumerate(zip(rows, pictures, strict=True), start=1):
+        row.save(output.file(f"{number:02d}_{picture.name}.png"))
 
-    for result in results:
-        print(f"{tokens.describe(result)}\n")
-    print(tokens.summarize(results))
+    told = [*map(tokens.describe, results), tokens.summarize(results)]
     if concepts := model.config.concept_names:
-        print(f"\nA token is named by its nearest concept where their cosine is at least {NAMED_FROM}.")
+        note = f"A token is named by its nearest concept where their cosine is at least {NAMED_FROM}."
         if any(picture.scene is None for picture in pictures):
-            print(
-                f"The model knows {len(concepts)} concepts and no others: for a photograph, names are those of the "
+            note += (
+                f"\nThe model knows {len(concepts)} concepts and no others: for a photograph, names are those of the "
                 "nearest ones, not the truth."
             )
-    print(f"\nWritten to {output}: {', '.join(file.name for file in [sheet, *files])}")
-    return results
+        told.append(note)
+    return results, "\n\n".join(told)
 
 
 def show_tasks(
     model: SetokimForConditionalGeneration,
     processor: SetokimProcessor,
+    knowledge: Knowledge,
     results: Sequence[Result],
     prompt: str,
-    output: Path,
-) -> None:
-    """Prints what the model says about the pictures of the results, by default about a test scene, and what it makes
-    of the prompt, and writes a sheet with all pictures."""
+    output: OutputFolder,
+) -> str:
+    """What the model says about the pictures of the results, by default about a test scene, and what it makes of the
+    prompt; writes a sheet with all pictures."""
     exercises = [_exercise(result) for result in results]
     exercises = exercises or [conversation.exercise_about_scene(processor.image_processor.size["height"])]
     conversations = [conversation.work_through(exercise, model, processor) for exercise in exercises]
-    conversations.append(conversation.paint(prompt, model, processor))
-    for said in conversations:
-        print(f"\n{conversation.describe(said)}")
-    if results:
-        print(f"\n{conversation.CAVEAT}")
-    conversation.draw(conversations).save(output / "setokim.png")
-    print(f"\nWritten to {output}: setokim.png")
+    conversations.append(conversation.paint(prompt, model, processor, knowledge))
+    conversation.draw(conversations).save(output.file("setokim.png"))
+    return "\n\n".join([*map(conversation.describe, conversations), *([conversation.CAVEAT] if results else [])])
 
 
 def _exercise(result: Result) -> conversation.Exercise:
     picture = result.picture
     return conversation.exercise_about_picture(picture.title, picture.image, tokens.likeliest_concept(result))
+
+
+def what_they_know(knowledge: Knowledge, files: Sequence[str], told: str) -> str:
+    """The text of a file beside the pictures: what the models know, what the pictures show, and what was printed."""
+    paragraphs = [f"WHAT THE MODELS KNOW\n\n{knowledge.listing()}", conversation.CAVEAT]
+    if knowledge.forms:
+        paragraphs.append("SENTENCES THAT THE SETOKIM UNDERSTANDS\nWhat stands between * can be another of its kind.")
+        paragraphs += ["\n  ".join([f"{DATA_TASKS[task]}:", *forms]) for task, forms in knowledge.forms.items()]
+    shown = [f"{name}: {_shown_in(name)}" for name in files]
+    paragraphs.append("\n".join(["WHAT THE PICTURES SHOW", *shown, "Small pictures are enlarged without smoothing."]))
+    wrapped = [textwrap.fill(line, 120) for paragraph in paragraphs for line in [*paragraph.splitlines(), ""]]
+    return "\n".join([*wrapped, "WHAT WAS PRINTED", "", told, ""])
+
+
+def _shown_in(file: str) -> str:
+    return {
+        "contact_sheet.png": "all rows of the files with a number, below one another",
+        "setokim.png": "what the Setokim was asked and what it said, outlined, edited and painted",
+    }.get(file, "the picture, its concept tokens with their names, and what the SeTok paints from these tokens alone")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@ from itertools import count
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from modeling_setok import SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import CAPTION_REQUEST, SEGMENT_REQUEST
-from processing import SetokimProcessor, contact_sheet, draw_mask, side_by_side
+from processing import SetokimProcessor, contact_sheet, side_by_side
 from training.data import TASKS, SceneConfig, concept_names, make_scene
 from training.data.emoji_scenes import language
 from training.data.emoji_scenes.tasks import QUESTIONS, Draw
+from training.demo import phrases
+from training.demo.knowledge import SILENCE, Knowledge
+from training.demo.pictures import centred, enlarge, outline
 from training.evaluation.metrics import ReferringIoU
 
 PROMPT = "Draw: a red car, an owl and a cupcake on a plain blue background."
@@ -128,9 +131,11 @@ def work_through(
 ) -> Conversation:
     """Caption, questions, outline and edit of a picture; the same at every call."""
     picture, questions = exercise.picture, [question for question, _ in exercise.questions]
-    told = [Reply(CAPTION_REQUEST, model.caption(processor, picture), exercise.caption)]
+    told = [Reply(CAPTION_REQUEST, model.caption(processor, picture) or SILENCE, exercise.caption)]
     answers = model.ask(processor, [picture] * len(questions), questions)
-    told += [Reply(asked, said, truth) for (asked, truth), said in zip(exercise.questions, answers, strict=True)]
+    told += [
+        Reply(asked, said or SILENCE, truth) for (asked, truth), said in zip(exercise.questions, answers, strict=True)
+    ]
 
     mask = model.segment(processor, picture, exercise.expression)
     outlined = f"a mask of {mask.mean():.0%} of the picture"
@@ -147,9 +152,9 @@ def work_through(
         )
     changed = Reply(exercise.instruction, changed)
 
-    pictures = [(picture, "\n".join(reply.caption for reply in told)), (draw_mask(picture, mask), outlined.caption)]
+    pictures = [(picture, "\n".join(reply.caption for reply in told)), (outline(picture, mask, TILE), outlined.caption)]
     if exercise.mask is not None:
-        pictures.append((draw_mask(picture, exercise.mask), "the true mask"))
+        pictures.append((outline(picture, exercise.mask, TILE), "the true mask"))
     if exercise.source is not picture:
         pictures.append((exercise.source, "before the edit"))
     pictures.append((edited, changed.caption))
@@ -158,19 +163,24 @@ def work_through(
     return Conversation(exercise.title, [*told, outlined, changed], pictures)
 
 
-def paint(prompt: str, model: SetokimForConditionalGeneration, processor: SetokimProcessor) -> Conversation:
-    """Pictures of a sentence, the same at every call."""
+def paint(
+    prompt: str, model: SetokimForConditionalGeneration, processor: SetokimProcessor, knowledge: Knowledge
+) -> Conversation:
+    """Pictures of a sentence, the same at every call; none of one with words that the model does not know."""
+    told, note = knowledge.in_its_words(prompt, phrases.drawing)
+    if refusal := knowledge.refusal(told):
+        return Conversation("a sentence", [Reply(prompt, refusal)], [])
     generator = torch.Generator().manual_seed(0)
-    painted = model.generate_image(processor, [prompt] * NUM_PAINTINGS, generator=generator)
-    pictures = [(picture, f"{prompt} ({number})") for number, picture in enumerate(painted, start=1)]
-    return Conversation("a sentence", [Reply(prompt, f"{NUM_PAINTINGS} pictures")], pictures)
+    painted = model.generate_image(processor, [told] * NUM_PAINTINGS, generator=generator)
+    pictures = [(picture, f"{told} ({number})") for number, picture in enumerate(painted, start=1)]
+    return Conversation("a sentence", [Reply(prompt, f"{NUM_PAINTINGS} pictures{note and f' ({note})'}")], pictures)
 
 
 def describe(conversation: Conversation) -> str:
     """A heading, and who said what."""
     lines = [f"Setokim on {conversation.title}"]
     for reply in conversation.replies:
-        lines += [f"  user   {reply.asked}", f"  model  {reply.answer}"]
+        lines += [f"  user   {reply.asked}", f"  model  {reply.answer}".replace("\n", "\n         ")]
         if reply.truth:
             lines.append(f"  truth  {reply.truth}")
     return "\n".join(lines)
@@ -188,9 +198,7 @@ def draw(conversations: Sequence[Conversation]) -> Image.Image:
 
 def _tile(picture: Image.Image) -> Image.Image:
     """The whole picture in the middle of a square."""
-    scale = TILE / max(picture.size)
-    picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BICUBIC)
-    return ImageOps.pad(picture, (TILE, TILE), color="white")
+    return centred(enlarge(picture, TILE, TILE), TILE, TILE)
 
 
 def _overlap(mask: np.ndarray, truth: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from processing import SetokImageProcessor
+from processing import SetokImageProcessor, draw_mask
 from training.data import Scene, SceneConfig, make_scene
 
 PHOTOGRAPHS = ("astronaut", "coffee")  # two of those inside scikit-image's package: nothing is downloaded
@@ -54,6 +54,30 @@ def read_picture(path: str, image_processor: SetokImageProcessor) -> Picture:
     except Exception as error:  # decoders raise anything on broken bytes
         raise ValueError(f"The picture {path!r} cannot be read: {error}") from error
     return Picture(Path(path).stem, Image.fromarray(np.moveaxis(pixels, 0, -1)))
+
+
+def enlarge(image: Image.Image, width: int, height: int) -> Image.Image:
+    """A small picture in the largest whole multiple of its size that fits: its pixels become squares, and one sees what
+    a model really painted, not a blur of it. Any other is brought to the largest size that fits, smoothly."""
+    if (factor := min(width // image.width, height // image.height)) > 1:
+        return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
+    scale = min(width / image.width, height / image.height)
+    size = [max(1, round(side * scale)) for side in image.size]
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def centred(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture in the middle of a white one."""
+    canvas = Image.new("RGB", (width, height), "white")
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return canvas
+
+
+def outline(image: Image.Image, mask: np.ndarray, side: int) -> Image.Image:
+    """The picture with a mask (H, W) bool of its size over it, by a whole factor at least as large as `side`."""
+    factor = -(-side // max(image.size))
+    image = image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
+    return draw_mask(image, mask.repeat(factor, 0).repeat(factor, 1))
 
 
 def count(number: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modeling_setok import SetokForPreTraining
 from processing import SetokImageProcessor, draw_concept_tokens, side_by_side
-from training.demo.pictures import Picture, count
+from training.demo.pictures import Picture, centred, count, enlarge
 from training.evaluation.metrics import PeakSignalNoiseRatio, patch_labels
 
 SHOWN_WIDTH, SHOWN_HEIGHT = 512, 1024  # largest size in pixels at which pictures are shown; one width makes columns
@@ -114,10 +114,11 @@ def draw(results: Sequence[Result]) -> list[Image.Image]:
         tokens = count(result.num_tokens, "concept token")
         if result.picture.scene is None and any(map(token_name, result.nearest)):
             tokens += " (names: the nearest that it knows)"
+        painted = result.reconstruction.resize(original.size, Image.Resampling.NEAREST)  # its own pixels, no blur
         pictures = [
-            original,
+            centred(original, SHOWN_WIDTH, original.height),
             ImageOps.pad(overlay, (width, overlay.height), color="white", centering=(0, 0)),
-            result.reconstruction.resize(original.size, Image.Resampling.BICUBIC),
+            centred(painted, SHOWN_WIDTH, painted.height),
         ]
         rows.append(side_by_side(pictures, [result.picture.title, tokens, f"painted from them: {result.psnr:.1f} dB"]))
     return rows
@@ -131,8 +132,8 @@ def draw_tokens(result: Result) -> Image.Image:
 
 def _as_shown(image: Image.Image) -> Image.Image:
     """The picture in the size in which it is shown; a very thin one becomes thicker."""
-    scale = min(SHOWN_WIDTH / image.width, SHOWN_HEIGHT / image.height)
-    return image.resize([max(64, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+    shown = enlarge(image, SHOWN_WIDTH, SHOWN_HEIGHT)
+    return shown.resize([max(64, side) for side in shown.size], Image.Resampling.NEAREST)
 
 
 def describe(result: Result) -> str:

@@ -1,15 +1,20 @@
 """What stands behind the page (`app.py`): the models, the uploaded pictures, and what the user is told to do."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from PIL import Image
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
-from processing import SetokImageProcessor, SetokimProcessor, draw_mask
-from training.demo.conversation import as_large_as_shown
-from training.demo.pictures import Picture, read_picture
+from modeling_setok.tasks_setokim import CAPTION_REQUEST
+from processing import SetokImageProcessor, SetokimProcessor
+from training.demo import phrases
+from training.demo.conversation import TILE, as_large_as_shown
+from training.demo.knowledge import Knowledge
+from training.demo.pictures import Picture, outline, read_picture
 from training.demo.tokens import draw_tokens, figures, token_columns, tokenize_and_paint
 
 MAX_ANSWER_TOKENS = 128
@@ -18,9 +23,13 @@ Upload = dict[str, Any] | None  # a file as gradio hands it over: its path is in
 
 @dataclass(frozen=True)
 class Workbench:
-    """Each method gives what one tab of the page shows. All raise a `ValueError` that says what the user is to do.
+    """Each method gives what one tab of the page shows, and at its end a note on it: plain text, perhaps empty.
 
-    The same input gives the same result, whatever came before. The models stay on their devices.
+    A text is put into the words that the model was trained on (`phrases`), and the note says so. Where these are words
+    that the model does not know, there is no picture, or no good answer: the note says what the model knows.
+
+    All raise a `ValueError` that says what the user is to do. The same input gives the same result, whatever came
+    before. The models stay on their devices.
     """
 
     setok: SetokForPreTraining
@@ -28,50 +37,68 @@ class Workbench:
     setokim: SetokimForConditionalGeneration
     processor: SetokimProcessor
 
-    def tokenize(self, upload: Upload) -> tuple[str, Image.Image, Image.Image, dict[str, list]]:
-        """Figures, the picture with its tokens, the picture painted from them, and a table of the tokens, which has
-        the keys `headers` and `data` (rows)."""
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        """Of the Setokim."""
+        return Knowledge.of(self.setokim.config.vision_config)
+
+    def tokenize(self, upload: Upload) -> tuple[Image.Image, Image.Image, dict[str, list], str]:
+        """The picture with its tokens, the picture painted from them, a table of the tokens with the keys `headers` and
+        `data` (rows), and as a note the figures."""
         result = tokenize_and_paint(self.setok, self.image_processor, self._read(upload))
         columns = token_columns(result)
         table = {"headers": list(columns), "data": [list(row) for row in zip(*columns.values(), strict=True)]}
-        return f"**{figures(result)}**", draw_tokens(result), result.reconstruction, table
+        return draw_tokens(result), result.reconstruction, table, figures(result)
 
-    def ask(self, first: Upload, second: Upload, question: str) -> str:
-        """The answer to a question about one picture or two; without a question a caption of the one."""
+    def ask(self, first: Upload, second: Upload, question: str) -> tuple[str, str]:
+        """The answer to a question about one picture or two; without a question a caption of the one. Where the model
+        says nothing, the answer is empty, and the note says what to ask."""
         uploads = [upload for upload in (first, second) if upload is not None] or [None]
         pictures = [self._read_small(upload) for upload in uploads]
         if question.strip():
-            question = self._checked(question, len(pictures))
-            answer = self.setokim.ask(self.processor, pictures, question, max_new_tokens=MAX_ANSWER_TOKENS)
+            question, note = self._understood(question, phrases.question, len(pictures))
         elif len(pictures) == 1:
-            answer = self.setokim.caption(self.processor, pictures[0], max_new_tokens=MAX_ANSWER_TOKENS)
+            question, note = CAPTION_REQUEST, ""
         else:
             raise ValueError("Write a question about the two pictures, or remove one for a caption of the other.")
-        return answer or "(The model says nothing. Try other words.)"
+        answer = self.setokim.ask(self.processor, pictures, question, max_new_tokens=MAX_ANSWER_TOKENS)
+        remark = self.knowledge.refusal(question) if answer else self.knowledge.silence(question)
+        return answer, _lines(note, remark)
 
-    def paint(self, sentence: str, seed: float | None, guidance: float, temperature: float) -> Image.Image:
+    def paint(
+        self, sentence: str, seed: float | None, guidance: float, temperature: float
+    ) -> tuple[Image.Image | None, str]:
         """A picture of a sentence; `guidance` and `temperature` are those of `generate`."""
-        sentence = self._checked(sentence)
+        sentence, note = self._understood(sentence, phrases.drawing)
         if seed is None:
             raise ValueError("There is no seed: give any whole number.")
-        return self.setokim.generate_image(
+        if refusal := self.knowledge.refusal(sentence):
+            return None, refusal
+        painted = self.setokim.generate_image(
             self.processor,
             sentence,
             generator=torch.Generator().manual_seed(int(seed)),
             visual_guidance_scale=guidance,
             visual_temperature=temperature,
         )
+        return painted, note
 
-    def edit(self, upload: Upload, instruction: str) -> Image.Image:
+    def edit(self, upload: Upload, instruction: str) -> tuple[Image.Image | None, str]:
         """The picture as the instruction changes it."""
         picture = self._read_small(upload)
-        return self.setokim.edit_image(self.processor, picture, self._checked(instruction, 1))
+        instruction, note = self._understood(instruction, phrases.instruction, 1)
+        if refusal := self.knowledge.refusal(instruction):
+            return None, refusal
+        return self.setokim.edit_image(self.processor, picture, instruction), note
 
-    def segment(self, upload: Upload, expression: str) -> tuple[Image.Image, str]:
+    def segment(self, upload: Upload, expression: str) -> tuple[Image.Image | None, str]:
         """The picture with a mask of what the expression refers to, and how large the mask is."""
         picture = self._read_small(upload)
-        mask = self.setokim.segment(self.processor, picture, self._checked(expression, 1).rstrip("."))
-        return draw_mask(picture, mask), f"**{mask.mean():.0%} of the picture**"
+        expression, note = self._understood(expression, phrases.expression, 1)
+        if refusal := self.knowledge.refusal(expression):
+            return None, refusal
+        mask = self.setokim.segment(self.processor, picture, expression.rstrip("."))
+        return outline(picture, mask, TILE), _lines(f"{mask.mean():.0%} of the picture", note)
 
     def _read(self, upload: Upload) -> Picture:
         if upload is None:
@@ -83,6 +110,10 @@ class Workbench:
 
     def _read_small(self, upload: Upload) -> Image.Image:
         return as_large_as_shown(self._read(upload).image)
+
+    def _understood(self, text: str, rephrase: Callable[[str], str], num_pictures: int = 0) -> tuple[str, str]:
+        """What the model is told for a text, and a note where these are other words."""
+        return self.knowledge.in_its_words(self._checked(text, num_pictures), rephrase)
 
     def _checked(self, text: str, num_pictures: int = 0) -> str:
         """The text without spaces around it, if there is one and it fits into the model with pictures and answer."""
@@ -98,3 +129,7 @@ class Workbench:
         if length > room:
             raise ValueError(f"This text is too long: it has {length} tokens, and the model reads up to {room}.")
         return text
+
+
+def _lines(*notes: str) -> str:
+    return "\n".join(filter(None, notes))

@@ -1,0 +1,23 @@
+"""The folder into which the demo writes: of an earlier run nothing stays, of anybody else everything."""
+
+import json
+from pathlib import Path
+
+LIST = ".written_by_demo.json"  # the names of the files of the last run
+
+
+class OutputFolder:
+    """Made where it is missing; what an earlier run has written there is deleted at once."""
+
+    def __init__(self, path: Path):
+        path.mkdir(parents=True, exist_ok=True)
+        self.path, self.names = path, []
+        if (path / LIST).is_file():
+            for name in json.loads((path / LIST).read_text(encoding="utf-8")):
+                (path / name).unlink(missing_ok=True)
+
+    def file(self, name: str) -> Path:
+        """Where to write a file of this name. It is listed before it is written: a run may be interrupted."""
+        self.names.append(name)
+        (self.path / LIST).write_text(json.dumps(self.names), encoding="utf-8")
+        return self.path / name
