@@ -92,16 +92,16 @@ class Knowledge:
         if not (words := self.unknown_words(text)):
             return ""
         quoted = language.listing(f'"{word}"' for word in words)
-        return f"The model does not know {quoted}. It knows\n{self.listing()}"
+        return f"The model does not know {quoted}. It knows:\n{self.listing()}"
 
     def silence(self, question: str) -> str:
         """What the user is told where the model says nothing."""
         if not self.forms:
             return f"{SILENCE} Try other words."
         if refusal := self.refusal(question):
-            return f"{SILENCE} {refusal}"
+            return f"{SILENCE}\n{refusal}"
         forms = [form.replace("*", "") for task in ("caption", "question", "two_images") for form in self.forms[task]]
-        return f"{SILENCE} It answers sentences such as\n{' '.join(forms)}"
+        return f"{SILENCE} It answers sentences such as:\n{' '.join(forms)}"
 
 
 @cache
