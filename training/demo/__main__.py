@@ -21,7 +21,7 @@ from training.demo.output import OutputFolder
 from training.demo.pictures import Picture, load_photographs, make_scenes, read_picture
 from training.demo.tokens import NAMED_FROM, Result, tokenize_and_paint
 
-KNOWLEDGE_FILE = "what_the_models_know.txt"
+SETOK_SHEET, SETOKIM_SHEET, KNOWLEDGE_FILE = "contact_sheet.png", "setokim.png", "what_the_models_know.txt"
 
 
 @dataclass
@@ -79,7 +79,7 @@ def show_tokens(
     tokenize_and_paint(model, image_processor, pictures[0])  # the first call is slow and would spoil the times
     results = [tokenize_and_paint(model, image_processor, picture) for picture in pictures]
     rows = tokens.draw(results)
-    contact_sheet(rows).save(output.file("contact_sheet.png"))
+    contact_sheet(rows).save(output.file(SETOK_SHEET))
     for number, (row, picture) in enumerate(zip(rows, pictures, strict=True), start=1):
         row.save(output.file(f"{number:02d}_{picture.name}.png"))
 
@@ -109,7 +109,7 @@ def show_tasks(
     exercises = exercises or [conversation.exercise_about_scene(processor.image_processor.size["height"])]
     conversations = [conversation.work_through(exercise, model, processor) for exercise in exercises]
     conversations.append(conversation.paint(prompt, model, processor, knowledge))
-    conversation.draw(conversations).save(output.file("setokim.png"))
+    conversation.draw(conversations).save(output.file(SETOKIM_SHEET))
     return "\n\n".join([*map(conversation.describe, conversations), *([conversation.CAVEAT] if results else [])])
 
 
@@ -121,7 +121,7 @@ def _exercise(result: Result) -> conversation.Exercise:
 def what_they_know(knowledge: Knowledge, files: Sequence[str], told: str) -> str:
     """The text of a file beside the pictures: what the models know, what the pictures show, and what was printed."""
     paragraphs = [f"WHAT THE MODELS KNOW\n\n{knowledge.listing()}", conversation.CAVEAT]
-    if knowledge.forms:
+    if knowledge.forms and SETOKIM_SHEET in files:
         paragraphs.append("SENTENCES THAT THE SETOKIM UNDERSTANDS\nWhat stands between * can be another of its kind.")
         paragraphs += ["\n  ".join([f"{DATA_TASKS[task]}:", *forms]) for task, forms in knowledge.forms.items()]
     shown = [f"{name}: {_shown_in(name)}" for name in files]
@@ -132,8 +132,8 @@ def what_they_know(knowledge: Knowledge, files: Sequence[str], told: str) -> str
 
 def _shown_in(file: str) -> str:
     return {
-        "contact_sheet.png": "all rows of the files with a number, below one another",
-        "setokim.png": "what the Setokim was asked and what it said, outlined, edited and painted",
+        SETOK_SHEET: "all rows of the files with a number, below one another",
+        SETOKIM_SHEET: "what the Setokim was asked and what it said, outlined, edited and painted",
     }.get(file, "the picture, its concept tokens with their names, and what the SeTok paints from these tokens alone")
 
 

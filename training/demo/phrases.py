@@ -108,7 +108,7 @@ def _rephrase(text: str, rules: Rules) -> str:
 
 def _plain(text: str) -> str:
     """The text in the model's words and small letters, without courtesies, and without the mark at its end."""
-    plain = _own_words(text).lower().rstrip(" .?!")
+    plain = _own_words(text).lower().rstrip(" .:?!")
     plain = re.sub(r"^(?:please |(?:can|could|would) you (?:please )?)+(?!see)", "", plain)
     return re.sub(r"\b(?:this|that|the (?:given|provided|following|above)) picture\b", "the picture", plain)
 

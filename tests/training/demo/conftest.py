@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
-from tests.training.demo.demo_testing import SETOK, SETOKIM
+from modeling_setok import SetokConfig, SetokForPreTraining
+from tests.training.demo.demo_testing import GRID, NAMES, PROCESSOR, SETOK, SETOKIM, SIZE
 from training.data import SceneConfig, make_scene
 from training.demo.models import load_setok, load_setokim
 from training.demo.workbench import Workbench
@@ -41,3 +43,32 @@ def broken_file(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("pictures") / "broken.png"
     path.write_text("This is no picture.")
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def model() -> SetokForPreTraining:
+    """A small one, of random weights."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    vision_config = {"model_type": "siglip_vision_model", "num_hidden_layers": 1, "image_size": SIZE, **small}
+    config = SetokConfig(
+        vision_config={**vision_config, "patch_size": SIZE // GRID},
+        detokenizer_config={"num_hidden_layers": 1, "grid_size": 8, "decoder_channels": [8, 8], **small},
+        num_inner_layers=1,
+        num_inter_layers=1,
+        projection_dim=8,
+        text_feature_dim=8,
+        concept_names=NAMES,
+        **small,
+    )
+    model = SetokForPreTraining(config)
+    model.set_concepts(NAMES, torch.randn(len(NAMES), 8))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def folder(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    model.save_pretrained(path)
+    PROCESSOR.save_pretrained(path)
+    return path

@@ -6,8 +6,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from processing import SetokImageProcessor
+from training.data import concept_names
+
 ROOT = Path(__file__).parents[3]
 SETOK, SETOKIM = (str(ROOT / "model_cards" / name) for name in ("setok-emoji-tiny", "setokim-emoji-tiny"))
+
+NAMES = list(concept_names("tiny"))
+SIZE, GRID = 32, 8
+PROCESSOR = SetokImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
 
 
 def same(picture: Image.Image, expected: Image.Image) -> bool:
@@ -18,3 +25,9 @@ def painting_of(models, sentence: str, seed: int, **options) -> Image.Image:
     return models.setokim.generate_image(
         models.processor, sentence, generator=torch.Generator().manual_seed(seed), **options
     )
+
+
+def gradient(width, height):
+    """A picture that differs at each of its sides."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8))

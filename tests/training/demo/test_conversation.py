@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import SceneConfig, make_scene
+from modeling_setok import SetokConfig
+from training.data import SceneConfig, concept_names, make_scene
 from training.data.emoji_scenes import language
 from training.demo import conversation as demo_conversation
+from training.demo.knowledge import Knowledge
 
 SIZE = 48
 
@@ -134,15 +136,39 @@ def test_the_sheet_shows_every_picture_whole():
     sizes = [(64, 64), (300, 100), (1, 700), (2000, 1000)]
     pictures = [(Image.new("RGB", size, colour), "words " * 20) for size, colour in zip(sizes, colours, strict=True)]
     conversation = demo_conversation.Conversation("four", [], pictures)
-    sheet = demo_conversation.draw([conversation, demo_conversation.paint("Draw: an owl.", Oracle(None), None)])
+    sheet = demo_conversation.draw(
+        [conversation, demo_conversation.paint("Draw: an owl.", Oracle(None), None, Knowledge())]
+    )
     found = {colour: number for number, colour in sheet.getcolors(2**24)}
     for (width, height), colour in zip(sizes, colours, strict=True):
         shown = max(1, width * 512 / max(width, height)) * max(1, height * 512 / max(width, height))
         assert found[colour] == pytest.approx(shown, rel=0.01)
-    for painted in range(3):
-        assert found[(painted, 0, 0)] == 512**2
+    for number in range(3):
+        assert found[(number, 0, 0)] == (10 * SIZE) ** 2  # the largest whole multiple
 
 
 def test_captions_tell_question_answer_and_truth():
     assert demo_conversation.Reply("What?", "this", "that").caption == "What? » this (truth: that)"
     assert demo_conversation.Reply("What?", "this").caption == "What? » this"
+
+
+def test_a_sentence_is_painted_in_the_models_words_or_refused():
+    knowledge = Knowledge.of(SetokConfig(text_feature_dim=8, concept_names=list(concept_names("tiny"))))
+    painted = demo_conversation.paint("a photo of an owl", Oracle(None), None, knowledge)
+    (reply,) = painted.replies
+    assert (reply.asked, reply.answer) == ("a photo of an owl", "3 pictures (Asked as: Draw: an owl.)")
+    assert [caption for _, caption in painted.pictures] == [f"Draw: an owl. ({number})" for number in (1, 2, 3)]
+
+    refused = demo_conversation.paint("a photo of a zebra", Oracle(None), None, knowledge)
+    assert not refused.pictures and demo_conversation.draw([painted, refused])
+    lines = demo_conversation.describe(refused).splitlines()
+    assert lines[2] == '  model  The model does not know "zebra". It knows:'
+    assert lines[3].startswith("         60 things: red apple, pear, ")
+
+
+def test_an_empty_answer_is_told_in_a_sentence(exercise, monkeypatch):
+    silent = Oracle(exercise)
+    monkeypatch.setattr(silent, "caption", lambda *_: "")
+    monkeypatch.setattr(silent, "ask", lambda processor, images, questions: [""] * len(questions))
+    conversation = demo_conversation.work_through(exercise, silent, None)
+    assert {reply.answer for reply in conversation.replies[:4]} == {"The model says nothing to this."}
