@@ -185,7 +185,7 @@ def _example_rows(task: str, image_size: int) -> list[tuple[list[Image.Image], s
 
 
 def _example_sentences() -> list[str]:
-    rows = EmojiScenes("test", 30, SceneConfig(min_objects=2, max_objects=2), tasks=("text_to_image",))
+    rows = EmojiScenes("test", 60, SceneConfig(min_objects=2, max_objects=2), tasks=("text_to_image",))
     texts = [row["messages"][0]["content"][-1]["text"] for row in rows]
     return [text for text in texts if len(text) <= LONGEST_EXAMPLE][: len(EXAMPLE_SCENES)]
 

@@ -22,6 +22,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.training.demo.demo_testing import SETOK, SETOKIM, painting_of, same
 from training.data import SceneConfig, make_scene
 from training.demo import app as page_module
+from training.demo.knowledge import NOT_WRITTEN
+from training.demo.models import load_setokim
 from training.demo.pictures import outline
 from training.demo.tabs import politely
 
@@ -56,6 +58,14 @@ def test_one_call_of_the_models_at_a_time_and_no_telemetry(models):
     assert {event.concurrency_limit for event in works} == {"default"} and all(event.queue for event in works)
     assert app._queue.default_concurrency_limit == 1
     assert not app.analytics_enabled
+
+
+def test_a_page_of_models_of_other_data_says_so(models, setokim_folder):
+    setokim, processor = load_setokim(str(setokim_folder))
+    app = page_module.build_app(models.setok, models.image_processor, setokim, processor)
+    texts = [block.value for block in app.blocks.values() if isinstance(block, gr.Markdown)]
+    assert texts.count(NOT_WRITTEN) == 4 and not any("It understands" in text for text in texts)
+    assert any("knows 60 concepts" in text for text in texts)  # the SeTok is another
 
 
 def test_the_command_serves_the_models_it_is_given(monkeypatch, tmp_path, capsys):
@@ -124,7 +134,7 @@ class Page:
         self.wait(lambda: block.find_elements(By.XPATH, f".//img[contains(@src, '{name}')]"))
 
     def remove_picture(self, label: str = "Picture") -> None:
-        remove = f"{self.block(label)}//button[@aria-label='Clear' or @aria-label='Remove Image']"
+        remove = f"{self.block(label)}//button[@aria-label='Remove Image']"
         self.wait(lambda: self.visible(remove)).click()
         self.wait(lambda: not self.visible(remove))
 
