@@ -18,6 +18,7 @@ from training.data.emoji_scenes.tasks import CAPTION_REQUESTS
 
 Rules = dict[str, Callable[..., str]]  # a pattern of the whole of a plain text (see `_plain`), and what to say for it
 
+NOUNS = "|".join(entry["noun"] for entry in atlas_entries().values())  # of which one is "top hat"
 PLACES = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
 HERE = r"(?: (?:in|on) the picture)?"
 SHORTLY = r"(?: in detail| in one sentence| in a sentence| briefly| concisely)?"
@@ -64,7 +65,7 @@ INSTRUCTIONS: Rules = {
 }
 EXPRESSIONS: Rules = {
     r"all (?:of )?(?:the )?(.+)": lambda things: f"all {things}",
-    r"(?:the )?(left|right|top|bottom)(?:most)? (.+)": lambda place, thing: f"the {thing} {PLACES[place]}",
+    rf"(?:the )?(?!{NOUNS})(left|right|top|bottom)(?:most)? (.+)": lambda place, thing: f"the {thing} {PLACES[place]}",
     r"(?:the )?(.+) (?:on|at|to) (?:the )?(left|right|top|bottom)(?: side)?": (
         lambda thing, place: f"the {thing} {PLACES[place]}"
     ),

@@ -4,6 +4,7 @@ import pytest
 
 from modeling_setok import SetokConfig
 from training.data import concept_names
+from training.data.emoji_scenes import language
 from training.demo import phrases
 from training.demo.knowledge import Knowledge
 
@@ -100,3 +101,18 @@ def test_what_the_model_was_trained_on_stays_as_it_is():
     ):  # fmt: skip
         sentences = [form.replace("*", "") for form in forms[task]]
         assert sentences and [rephrase(sentence) for sentence in sentences] == sentences
+
+
+def test_no_name_is_taken_for_a_request():
+    for name in concept_names("full"):
+        thing, things = language.noun(name), language.plural(name)
+        for rephrase, sentences in (
+            (phrases.expression, [f"the {thing}", f"the {thing} on the left", f"all {things}"]),
+            (phrases.instruction, [f"Remove the {thing}.", f"Replace the {thing} with {language.a(thing)}."]),
+            (phrases.instruction, [f"Add {language.a(thing)} at the top right."]),
+            (phrases.drawing, [f"Draw: {language.a(thing)} and two {things} on a plain red background."]),
+            (phrases.question, [f"Is there {language.a(thing)} in the picture?"]),
+            (phrases.question, [f"How many {things} are there in the picture?"]),
+            (phrases.question, [f"Is the {thing} to the left or to the right of the {thing}?"]),
+        ):
+            assert [rephrase(sentence) for sentence in sentences] == sentences
