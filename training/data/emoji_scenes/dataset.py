@@ -8,6 +8,7 @@ import datasets
 from ..schema import FEATURES
 from .scenes import SPLITS, Scene, SceneConfig, make_scene, scene_rng
 from .tasks import TASKS, Draw
+from .wordings import reword_requests
 
 _CHUNK = 1024  # rows held as pictures at a time while materialising
 
@@ -19,7 +20,8 @@ class EmojiScenes:
     Row i is about scene i; its task is `tasks[i % len(tasks)]`, so a task given twice gets twice the rows.
 
     Args:
-        split: "train", "validation" or "test": disjoint streams. In "train" no `is_held_out_pair` occurs.
+        split: "train", "validation" or "test": disjoint streams. In "train" no `is_held_out_pair` occurs,
+            and requests come in many `wordings`.
         num_scenes: the number of scenes and of rows.
         config: what the scenes look like.
         tasks: names in `tasks.TASKS`: "concepts", "caption", "question", "text_to_image", "edit", "referring",
@@ -56,7 +58,10 @@ class EmojiScenes:
         index = self._checked(index)
         task = self.tasks[index % len(self.tasks)]
         draw = Draw(scene_rng(self.split, index, self.seed, task), self.config, self.split != "train")
-        return TASKS[task](self.scene(index), draw)
+        row = TASKS[task](self.scene(index), draw)
+        if self.split == "train":
+            reword_requests(row, scene_rng(self.split, index, self.seed, stream="wordings"))
+        return row
 
     def __iter__(self) -> Iterator[dict]:
         return map(self.__getitem__, range(self.num_scenes))

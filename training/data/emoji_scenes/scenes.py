@@ -175,6 +175,7 @@ STREAMS = {
     "presence": 10,
     "outlines": 11,
     "presence_evaluation": 12,
+    "wordings": 13,
 }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from training.data import TASKS, EmojiScenes, SceneConfig, render
+from training.data.emoji_scenes import dataset
 from training.data.emoji_scenes.language import NUMBERS, a, listing, referring_expressions, region
 from training.data.emoji_scenes.scenes import PALETTE
 from training.data.emoji_scenes.sprites import atlas_entries, sprite
@@ -15,6 +16,12 @@ from training.data.emoji_scenes.tasks import Draw
 NAME_OF = {entry["noun"]: name for name, entry in atlas_entries().items()}
 NAME_OF |= {entry["plural"]: name for name, entry in atlas_entries().items()}
 CONFIG = SceneConfig(max_objects=5)
+
+
+@pytest.fixture(autouse=True)
+def own_words(monkeypatch):
+    """In training, requests come in other words as well: see test_wordings.py."""
+    monkeypatch.setattr(dataset, "reword_requests", lambda row, rng: None)
 
 
 def rows_and_scenes(task: str, number: int, split: str = "train"):
