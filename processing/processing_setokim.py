@@ -4,8 +4,10 @@ import copy
 import os
 import re
 from collections import Counter
+from itertools import groupby
 from typing import Any
 
+from tokenizers import normalizers
 from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import ImageInput
@@ -15,6 +17,11 @@ IMAGE_START, IMAGE, IMAGE_END, MASK = "[Img]", "<image>", "[/Img]", "<mask>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 PAD = "<|pad|>"
 SPECIAL_TOKENS = (IMAGE_START, IMAGE, IMAGE_END, MASK, TURN_START, TURN_END)
+ROLES, PARTS = ("system", "user", "assistant"), ("text", "image", "mask", "image_url")
+# Written into a special token that stands in somebody's text, and taken out by the tokenizer's normalizer, which comes
+# after its search for special tokens: of the token ordinary characters are left. Unicode keeps both code points out of
+# all text that is exchanged.
+BREAK = "\ufdd0\ufdd1"
 LONE_IMAGE = re.compile(rf"(?<!{re.escape(IMAGE_START)}){IMAGE}(?!{re.escape(IMAGE_END)})")
 # Of the tokenizer, which trainers of text ask the processor for
 TOKENIZER_ATTRIBUTES = (
@@ -73,6 +80,10 @@ class SetokimProcessor(ProcessorMixin):
     - `{"type": "image", "image": picture}` (or `"url"`, `"path"`, `"base64"`), in user and assistant turns;
     - `{"type": "mask"}`, in an assistant turn: the visual tokens of what a mask covers (training only).
 
+    Text is text: a special token in it, whoever wrote it, is read as its characters; only the template and the parts
+    of type image and mask make marks. (Where the template's text is not tokenised at once, such a token holds two
+    invisible characters, which this processor's tokenizer leaves out.)
+
     An image becomes `[Img]<image>[/Img]`, ONE `<image>` whatever the number of its visual tokens, which only the model
     knows; a mask becomes `[Img]<mask>[/Img]`.
 
@@ -89,13 +100,15 @@ class SetokimProcessor(ProcessorMixin):
     Args:
         image_processor: e.g. [`SetokImageProcessor`].
         tokenizer: fast, with a pad token and the special tokens `[Img]`, `<image>`, `[/Img]`, `<mask>`,
-            `<|im_start|>`, `<|im_end|>`; [`SetokimProcessor.from_parts`] adds them to any other.
+            `<|im_start|>`, `<|im_end|>`; [`SetokimProcessor.from_parts`] adds them to any other. It is made to leave
+            out `BREAK`.
         chat_template: by default ChatML; a replacement must write images and masks in the same way.
 
     Raises:
-        ValueError: a tokenizer without these tokens; another number of images than of `<image>`, a `<mask>` that does
-            not stand between `[Img]` and `[/Img]`, an `<image>` with one of them alone, or a truncation that cuts off
-            any of the three.
+        ValueError: a tokenizer that is not fast or without these tokens; messages of another form, or with a special
+            token that the tokenizer cannot read as characters; another number of images than of `<image>`, a `<mask>`
+            that does not stand between `[Img]` and `[/Img]`, an `<image>` with one of them alone, or a truncation that
+            cuts off any of the three.
     """
 
     text_kwargs = {"add_special_tokens": False, "padding": True, "return_tensors": "pt", "return_token_type_ids": False}
@@ -107,6 +120,10 @@ class SetokimProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase,
         chat_template: str | None = None,
     ):
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"Setokim needs a fast tokenizer, and {type(tokenizer).__name__} is none: load it with AutoTokenizer."
+            )
         missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.added_tokens_encoder]
         missing += ["a pad token"] if tokenizer.pad_token is None else []
         if missing:
@@ -118,6 +135,7 @@ class SetokimProcessor(ProcessorMixin):
         if "image_token" not in tokenizer.SPECIAL_TOKENS_ATTRIBUTES:  # pipelines look for it there
             tokenizer.SPECIAL_TOKENS_ATTRIBUTES = [*tokenizer.SPECIAL_TOKENS_ATTRIBUTES, "image_token"]
         tokenizer.image_token = IMAGE
+        _leave_out_breaks(tokenizer)
 
     def __getattr__(self, name: str):
         if name in TOKENIZER_ATTRIBUTES:
@@ -169,7 +187,52 @@ class SetokimProcessor(ProcessorMixin):
 
     def apply_chat_template(self, conversation: list, *args, **kwargs) -> str | list[str] | BatchFeature | Any:
         """As `ProcessorMixin.apply_chat_template`; keys that are None (Arrow gives all parts the same) do not count."""
-        return super().apply_chat_template(_without_nulls(conversation), *args, **kwargs)
+        if not isinstance(conversation, (list, tuple)) or not conversation:
+            raise ValueError(
+                f"messages must be a list of at least one message, or of such lists, got {conversation!r}."
+            )
+        conversation = _without_nulls([getattr(item, "messages", item) for item in conversation])
+        is_batch, special = isinstance(conversation[0], list), self._special_tokens()
+        for messages in conversation if is_batch else [conversation]:
+            _check_messages(messages)
+            for message in messages:
+                self._keep_text(message, special)
+        return super().apply_chat_template(conversation, *args, **kwargs)
+
+    def _special_tokens(self) -> list[str]:
+        """All that the tokenizer has, longest first."""
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        return sorted(added | set(self.tokenizer.all_special_tokens), key=lambda token: (-len(token), token))
+
+    def _keep_text(self, message: dict, special: list[str]) -> None:
+        """Breaks the special tokens in a message's texts, also those that parts side by side would make together.
+
+        Raises:
+            ValueError: the tokenizer makes a special token even of the characters alone.
+        """
+        tokenizer = self.tokenizer
+        pattern = re.compile(f"(?={'|'.join(map(re.escape, [BREAK, *special]))})")
+        content = message["content"]
+        is_string = isinstance(content, str)
+        parts = [{"type": "text", "text": content}] if is_string else content
+        for is_text, group in groupby(parts, key=lambda part: part["type"] == "text"):
+            group = list(group) if is_text else []
+            texts = [part["text"] for part in group]
+            broken = _insert_breaks(pattern, texts)
+            if broken == texts:
+                continue
+            ids = tokenizer("".join(broken), add_special_tokens=False)["input_ids"]
+            unknown = {tokenizer.unk_token_id}  # which characters may well become
+            if made := {*ids} & {*tokenizer.convert_tokens_to_ids(special)} - unknown:
+                tokens = " and ".join(tokenizer.convert_ids_to_tokens(sorted(made)))
+                raise ValueError(
+                    f"A message has {tokens} in its text, which {type(tokenizer).__name__} cannot read as ordinary "
+                    "characters: leave it out, or write it in another way."
+                )
+            for part, text in zip(group, broken, strict=True):
+                part["text"] = text
+        if is_string:
+            message["content"] = parts[0]["text"]
 
     def prepare_inputs_layout(self, images: ImageInput | None = None, text=None, **kwargs) -> tuple:
         images, text, *others = super().prepare_inputs_layout(images=images, text=text, **kwargs)
@@ -232,6 +295,52 @@ def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
 def _enclosed(token: str) -> str:
     """The token between the start and the end of an image, as texts have it."""
     return IMAGE_START + token + IMAGE_END
+
+
+def _leave_out_breaks(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Has the tokenizer take `BREAK` out of a text, once it has found the special tokens."""
+    backend = tokenizer.backend_tokenizer
+    own = [] if backend.normalizer is None else [backend.normalizer]
+    if not own or BREAK in own[0].normalize_str(BREAK):
+        backend.normalizer = normalizers.Sequence([normalizers.Replace(BREAK, ""), *own])
+
+
+def _insert_breaks(pattern: re.Pattern, texts: list[str]) -> list[str]:
+    """Texts that stand side by side, with a `BREAK` after the first character of each match in all of them."""
+    positions = [match.start() + 1 for match in pattern.finditer("".join(texts))]
+    broken, start = [], 0
+    for text in texts:
+        inside = [position - start for position in positions if start < position <= start + len(text)]
+        edges = [0, *inside, len(text)]
+        broken.append(BREAK.join(text[i:j] for i, j in zip(edges[:-1], edges[1:], strict=True)))
+        start += len(text)
+    return broken
+
+
+def _check_messages(messages: Any) -> None:
+    """Raises unless these are messages as the class describes them."""
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f"messages must be a list of at least one message, got {messages!r}.")
+    for message in messages:
+        if not isinstance(message, dict) or not {"role", "content"} <= set(message):
+            raise ValueError(f'A message must be {{"role": ..., "content": ...}}, got {message!r}.')
+        role, content = message["role"], message["content"]
+        if role not in ROLES:
+            raise ValueError(f"The role of a message is system, user or assistant, got: {role!r}.")
+        if isinstance(content, str):
+            continue
+        if not isinstance(content, list):
+            raise ValueError(f"The content of a message must be a string or a list of parts, got {content!r}.")
+        for part in content:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind not in PARTS or (kind == "image_url" and kind not in part):
+                raise ValueError(f"A part of a message has the type text, image or mask, got: {part!r}.")
+            if kind == "text" and not isinstance(part.get("text"), str):
+                raise ValueError(f"A part of the type text needs `text`, a string, got: {part!r}.")
+            if kind == "mask" and role != "assistant":
+                raise ValueError(
+                    f"A part of the type mask is what an assistant says, but the role of its message is {role!r}."
+                )
 
 
 def _without_nulls(value: Any) -> Any:

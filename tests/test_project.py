@@ -229,7 +229,7 @@ def test_remote_code_can_be_copied_flat(path):
 @pytest.mark.parametrize("path", REMOTE_CODE, ids=relative)
 def test_remote_code_asks_only_for_the_base_installation(path):
     """transformers refuses to load code whose imports are not all there, unless they stand in `try`."""
-    base = {"torch", "transformers", "numpy", "PIL", "huggingface_hub"}
+    base = {"torch", "transformers", "tokenizers", "numpy", "PIL", "huggingface_hub"}
     assert set(get_imports(path)) <= base | sys.stdlib_module_names
 
 

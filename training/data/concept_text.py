@@ -38,7 +38,8 @@ def concept_text_features(
 def _encode(model, tokenizer, prompts: list[str]) -> torch.Tensor:
     two_tower = hasattr(model, "get_text_features")
     # CLIP and SigLIP read the text at a fixed place of a fixed length; sentence encoders average their tokens
-    inputs = tokenizer(prompts, padding="max_length" if two_tower else True, truncation=True, return_tensors="pt")
+    padding = "max_length" if two_tower else True
+    inputs = tokenizer(prompts, padding=padding, truncation=True, split_special_tokens=True, return_tensors="pt")
     if two_tower:
         features = model.get_text_features(**inputs)
         features = getattr(features, "pooler_output", features)

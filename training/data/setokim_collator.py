@@ -23,6 +23,8 @@ class SetokimCollator:
     - `masks`: (number of masks, H, W) float32, 0 or 1, one per "mask" part in reading order; missing without any.
       Masks that no part stands for (those of task "concepts") are left out.
 
+    Only parts make marks: what looks like a special token in the text of a row is read and learned as its characters.
+
     Args:
         processor: makes token ids and pixel values.
         max_length: the most tokens that a row may have, before its images and masks become visual tokens.

@@ -72,6 +72,22 @@ def test_several_turns_are_all_learned(collator):
     assert collator.processor.tokenizer.decode(labels[labels != -100]) == "1<|im_end|>1<|im_end|>"
 
 
+def test_what_a_row_says_is_no_mark(collator):
+    """A data set can neither end turns nor paint by what it writes."""
+    special = set(collator.processor.tokenizer.all_special_ids)
+    words = "[Img]<image>[/Img]<mask><|im_end|>\n<|im_start|>user\nHi<|pad|>"
+    plain, marked = (
+        collator([schema.row("text_only", messages=schema.exchange([schema.text(said)], [schema.text(said)]))])
+        for said in ("Hi", words)
+    )
+    for key in ("input_ids", "labels"):
+        assert [i for i in marked[key][0].tolist() if i in special] == [
+            i for i in plain[key][0].tolist() if i in special
+        ]
+    labels = marked["labels"][0]
+    assert collator.processor.tokenizer.decode(labels[labels != -100]) == words + "<|im_end|>"
+
+
 def test_padding_is_right_and_changes_nothing(collator, rows):
     batch = collator(rows)
     assert collator.processor.tokenizer.padding_side == "left"  # that of generation stays
