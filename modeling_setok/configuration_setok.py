@@ -1,7 +1,10 @@
 """Configuration of SeTok: vision encoder, token clustering, token merger and detokenizer."""
 
+import math
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 
@@ -12,9 +15,28 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def check_at_least(name: str, value: float, least: float) -> None:
-    """Raises a `ValueError` that names the value unless it is at least `least`."""
-    if value < least:
+    """Raises a `ValueError` that names the value unless it is at least `least`, which NaN is not."""
+    if not value >= least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises a `ValueError` that names the value unless it is above 0."""
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}.")
+
+
+def check_finite(config: PreTrainedConfig) -> None:
+    """Raises a `ValueError` that names the value if a setting is NaN or infinite."""
+    for name, value in vars(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}.")
+
+
+def check_activation(name: str, value: str) -> None:
+    """Raises a `ValueError` that names the value unless transformers knows such an activation."""
+    if value not in ACT2FN:
+        raise ValueError(f"{name} must be an activation of transformers, one of {', '.join(ACT2FN)}, got {value!r}.")
 
 
 @strict
@@ -59,10 +81,16 @@ class SetokDetokenizerConfig(PreTrainedConfig):
         for name in ("num_hidden_layers", "grid_size", "decoder_blocks"):
             check_at_least(name, getattr(self, name), 1)
         check_at_least("the number of decoder_channels", len(self.decoder_channels), 1)
+        check_at_least("the smallest of decoder_channels", min(self.decoder_channels), 1)
         check_at_least("token_noise", self.token_noise, 0)
 
 
 def _check_transformer(config) -> None:
+    check_finite(config)
+    check_activation("hidden_act", config.hidden_act)
+    for name in ("layer_norm_eps", "rope_theta"):
+        check_positive(name, getattr(config, name))
+    check_at_least("initializer_range", config.initializer_range, 0)
     for name in ("hidden_size", "intermediate_size", "num_attention_heads"):
         check_at_least(name, getattr(config, name), 1)
     if config.hidden_size % (4 * config.num_attention_heads):
@@ -208,11 +236,10 @@ class SetokConfig(PreTrainedConfig):
         _check_transformer(self)
         for name in ("num_neighbors", "max_tokens", "projection_dim", "text_feature_dim"):
             check_at_least(name, getattr(self, name), 1)
-        for name in ("num_inner_layers", "num_inter_layers"):
+        weights = ("reconstruction_weight", "contrastive_weight", "placement_weight")
+        for name in ("num_inner_layers", "num_inter_layers", "background_norm", *weights):
             check_at_least(name, getattr(self, name), 0)
-        check_at_least("background_norm", self.background_norm, 0)
         if self.fixed_tokens is not None:
             check_at_least("fixed_tokens", self.fixed_tokens, 1)
         for name in ("soft_sharpness", "soft_temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+            check_positive(name, getattr(self, name))

@@ -4,7 +4,14 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
-from .configuration_setok import SetokConfig, check_at_least, check_choice
+from .configuration_setok import (
+    SetokConfig,
+    check_activation,
+    check_at_least,
+    check_choice,
+    check_finite,
+    check_positive,
+)
 
 # Of the tokens that Setokim adds to a vocabulary, in that order; configuration and processor call them alike
 SPECIAL_TOKEN_IDS = ("image_start_token_id", "image_token_id", "image_end_token_id", "mask_token_id")
@@ -41,14 +48,20 @@ class SetokimDiffusionConfig(PreTrainedConfig):
     condition_dropout: float = 0.1
 
     def validate_values(self):
+        check_finite(self)
+        check_choice("beta_schedule", self.beta_schedule, ("linear", "scaled_linear", "squaredcos_cap_v2"))
         check_choice("prediction_type", self.prediction_type, ("epsilon", "v_prediction", "sample"))
         names = ("num_residual_blocks", "num_train_timesteps", "num_inference_steps", "timesteps_per_token")
         for name in names:
             check_at_least(name, getattr(self, name), 1)
+        if self.num_inference_steps > self.num_train_timesteps:
+            raise ValueError(
+                f"num_inference_steps ({self.num_inference_steps}) must be at most num_train_timesteps "
+                f"({self.num_train_timesteps})."
+            )
         if self.hidden_size < 2 or self.hidden_size % 2:
             raise ValueError(f"hidden_size must be even and positive, got {self.hidden_size}.")
-        if self.timestep_shift <= 0:
-            raise ValueError(f"timestep_shift must be positive, got {self.timestep_shift}.")
+        check_positive("timestep_shift", self.timestep_shift)
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"condition_dropout must be in [0, 1), got {self.condition_dropout}.")
 
@@ -78,7 +91,11 @@ class SetokimMaskDecoderConfig(PreTrainedConfig):
     token_noise: float = 0.0
 
     def validate_values(self):
-        for name in ("intermediate_size", "num_hidden_layers", "num_attention_heads", "attention_downsample_rate"):
+        check_finite(self)
+        check_activation("hidden_act", self.hidden_act)
+        check_positive("layer_norm_eps", self.layer_norm_eps)
+        names = ("num_hidden_layers", "num_attention_heads", "attention_downsample_rate")
+        for name in ("hidden_size", "intermediate_size", *names):
             check_at_least(name, getattr(self, name), 1)
         check_at_least("token_noise", self.token_noise, 0)
         if self.hidden_size % (8 * self.num_attention_heads * self.attention_downsample_rate):
@@ -155,6 +172,9 @@ class SetokimConfig(PreTrainedConfig):
                 "does both)."
             )
 
-    def validate_weights(self):
+    def validate_values(self):
+        check_finite(self)
+        check_activation("projector_hidden_act", self.projector_hidden_act)
+        check_at_least("initializer_range", self.initializer_range, 0)
         for name in ("text_loss_weight", "diffusion_loss_weight", "mask_bce_weight", "mask_dice_weight"):
             check_at_least(name, getattr(self, name), 0)

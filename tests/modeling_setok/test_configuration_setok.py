@@ -1,5 +1,7 @@
 """Configuration: the defaults are the paper's model; nesting, round trips, errors."""
 
+import math
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -141,6 +143,18 @@ def test_vision_head_is_left_out():
         ({"detokenizer_config": {"hidden_size": 20}}, "must be a multiple of 4"),
         ({"detokenizer_config": {"decoder_channels": []}}, "decoder_channels must be at least 1"),
         ({"detokenizer_config": {"token_noise": -1.0}}, "token_noise must be at least 0"),
+        ({"detokenizer_config": {"token_noise": math.nan}}, "token_noise must be finite, got nan"),
+        ({"detokenizer_config": {"decoder_channels": [8, 0]}}, "the smallest of decoder_channels must be at least 1"),
+        ({"detokenizer_config": {"hidden_act": "x"}}, "hidden_act must be an activation of .* gelu.* got 'x'"),
+        ({"detokenizer_config": {"layer_norm_eps": -1e-6}}, "layer_norm_eps must be positive"),
+        ({"hidden_act": "x"}, "hidden_act must be an activation"),
+        ({"layer_norm_eps": math.inf}, "layer_norm_eps must be finite, got inf"),
+        ({"rope_theta": 0.0}, "rope_theta must be positive"),
+        ({"initializer_range": -0.02}, "initializer_range must be at least 0"),
+        ({"contrastive_weight": -1.0}, "contrastive_weight must be at least 0"),
+        ({"placement_weight": math.nan}, "placement_weight must be finite"),
+        ({"threshold": math.nan}, "threshold must be finite"),
+        ({"logit_scale_init": -math.inf}, "logit_scale_init must be finite"),
     ],
     ids=lambda value: str(value)[:60],
 )

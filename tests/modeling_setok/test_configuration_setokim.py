@@ -1,5 +1,7 @@
 """Setokim's configuration: defaults are the paper's, any language model fits in, bad values are refused."""
 
+import math
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
@@ -85,6 +87,17 @@ def test_save_and_load(tmp_path):
         (SetokimMaskDecoderConfig, {"hidden_size": 250}, "multiple of"),
         (SetokimMaskDecoderConfig, {"num_hidden_layers": 0}, "num_hidden_layers"),
         (SetokimMaskDecoderConfig, {"token_noise": -0.1}, "token_noise"),
+        (SetokimConfig, {"text_loss_weight": math.nan}, "text_loss_weight must be finite"),
+        (SetokimConfig, {"mask_bce_weight": math.inf}, "mask_bce_weight must be finite"),
+        (SetokimConfig, {"projector_hidden_act": "x"}, "projector_hidden_act must be an activation"),
+        (SetokimConfig, {"initializer_range": -1.0}, "initializer_range"),
+        (SetokimDiffusionConfig, {"beta_schedule": "x"}, "beta_schedule must be one of .*linear.*, got 'x'"),
+        (SetokimDiffusionConfig, {"timestep_shift": math.inf}, "timestep_shift must be finite"),
+        (SetokimDiffusionConfig, {"num_inference_steps": 1001}, r"num_inference_steps \(1001\) must be at most"),
+        (SetokimMaskDecoderConfig, {"token_noise": math.nan}, "token_noise must be finite"),
+        (SetokimMaskDecoderConfig, {"hidden_act": "x"}, "hidden_act must be an activation"),
+        (SetokimMaskDecoderConfig, {"layer_norm_eps": 0.0}, "layer_norm_eps must be positive"),
+        (SetokimMaskDecoderConfig, {"hidden_size": 0}, "hidden_size must be at least 1"),
     ],
 )
 def test_refused_values(config_class, values, message):
