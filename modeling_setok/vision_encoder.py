@@ -84,8 +84,7 @@ def encode_patches(
     Raises:
         ValueError: the pixels are no batch of images, or what the encoder gives are no patches of the expected width.
     """
-    if pixel_values.ndim != 4:
-        raise ValueError(f"pixel_values must be (batch, channels, height, width), got {tuple(pixel_values.shape)}.")
+    _refuse_other_than_pixels(pixel_values, getattr(config.vision_config, "num_channels", 3))
     layer, model_type = _earlier_layer(config), config.vision_config.model_type
     if layer is not None:
         requested["output_hidden_states"] = True
@@ -109,6 +108,18 @@ def encode_patches(
     elif layer is not None and not is_map:
         features = _last_norm(encoder)(features)
     return outputs, features[:, features.shape[1] - height * width :], (height, width)  # CLS, registers come first
+
+
+def _refuse_other_than_pixels(pixel_values: torch.Tensor, num_channels: int) -> None:
+    shape = tuple(pixel_values.shape)
+    if pixel_values.ndim != 4 or 0 in shape:
+        raise ValueError(f"pixel_values must be (batch, channels, height, width), got {shape}; none of them may be 0.")
+    if shape[1] != num_channels:
+        raise ValueError(f"pixel_values have {shape[1]} channels, and the encoder sees {num_channels}: got {shape}.")
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"pixel_values must be floating point, scaled as the image processor does it, got {pixel_values.dtype}."
+        )
 
 
 def _refuse_other_than_patches(features: torch.Tensor, grid_size: tuple[int, int], config: SetokConfig) -> None:

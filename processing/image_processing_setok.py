@@ -1,11 +1,12 @@
 """Images (and masks beside them) to pixel values, and pixel values back to images."""
 
+import math
 import os
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_transforms import convert_to_rgb
@@ -19,6 +20,17 @@ from transformers.image_utils import (
     infer_channel_dimension_format,
 )
 from transformers.utils import TensorType
+
+# How an image of each EXIF orientation is turned, so that it stands as its camera saw it
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class SetokImageProcessor(PilBackend):
@@ -38,15 +50,15 @@ class SetokImageProcessor(PilBackend):
     (H, W), (H, W, C) or (C, H, W), a path or a URL. Integer arrays hold 0 to 255, floating-point arrays 0 to 1 (they
     become 8 bit like every other image, then `do_rescale` applies to them too). Grey is repeated over the channels,
     palettes are resolved, transparency is blended over white, 16-bit grey is reduced to 8 bit, and the EXIF
-    orientation is applied.
+    orientation is applied (broken EXIF does not count).
 
     `segmentation_maps` is nested as `images` is: for one image one item, for a batch one item per image. An item is a
     label map (H, W) of integers (a PIL image, array, tensor or path), or a stack of binary masks: an (M, H, W) array
     or a list of (H, W) masks, of values {0, 1} or {0, 255}. It has the size of its image as shown, that is after the
     EXIF orientation.
 
-    Raises `ValueError` for NaN, values out of range, a number of channels other than 1, 3 or 4, and masks that do not
-    fit their image.
+    Raises `ValueError` for files that are broken or missing, empty images, NaN, values out of range, a number of
+    channels other than 1, 3 or 4, masks that do not fit their image, and a scale, mean or std that is not finite.
     """
 
     size = {"height": 384, "width": 384}
@@ -123,6 +135,7 @@ class SetokImageProcessor(PilBackend):
                 f"{len(pixels)} images need as many (height, width) target sizes, got {len(target_sizes)}."
             )
 
+        self._check_scale(**{name: getattr(self, name) for name in ("rescale_factor", "image_mean", "image_std")})
         if self.do_normalize:
             mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.image_mean, self.image_std))
             pixels = pixels * std + mean
@@ -139,10 +152,23 @@ class SetokImageProcessor(PilBackend):
         return images
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        if isinstance(image_url_or_urls, (str, os.PathLike)) and os.path.isfile(image_url_or_urls):
-            # The library's loader drops transparency, palette and label values here; process_image needs them.
-            return Image.open(image_url_or_urls)
-        return super().fetch_images(image_url_or_urls)
+        source = image_url_or_urls
+        if isinstance(source, os.PathLike):
+            source = os.fspath(source)
+        try:
+            if isinstance(source, str) and os.path.isfile(source):
+                # The library's loader drops transparency, palette and label values here; process_image needs them.
+                return Image.open(source)
+            return super().fetch_images(source)
+        except (
+            RuntimeError,
+            SyntaxError,
+            ValueError,
+            OSError,
+            Image.DecompressionBombError,
+        ) as error:  # of broken bytes
+            name = f" {source[:200]!r}" if isinstance(source, str) else ""
+            raise ValueError(f"The image{name} cannot be read: {error}") from error
 
     def process_image(
         self,
@@ -153,7 +179,7 @@ class SetokImageProcessor(PilBackend):
     ) -> np.ndarray:
         """One image of any accepted kind as (3, H, W) uint8."""
         if isinstance(image, Image.Image):
-            image = ImageOps.exif_transpose(image)
+            image = _upright(image)
             if image.mode.startswith("I;16"):
                 image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
             elif image.mode in ("I", "F"):
@@ -187,6 +213,7 @@ class SetokImageProcessor(PilBackend):
         return_tensors: str | TensorType | None,
         **kwargs,
     ) -> BatchFeature:
+        self._check_scale(**{name: kwargs[name] for name in ("rescale_factor", "image_mean", "image_std")})
         pixels = self._prepare_image_like_inputs(images, **kwargs)
         if not pixels:
             raise ValueError("There is no image in `images`.")
@@ -206,6 +233,17 @@ class SetokImageProcessor(PilBackend):
         # Stacks of different images have different numbers of masks and are converted one by one.
         batch["segmentation_maps"] = [BatchFeature({"masks": m}, tensor_type=return_tensors)["masks"] for m in maps]
         return batch
+
+    def _check_scale(self, **settings: Any) -> None:
+        """Raises unless the values by which pixels are scaled, each a number or several, are finite, and not 0 where
+        they are divided by."""
+        for name, setting in settings.items():
+            values = setting if isinstance(setting, (list, tuple)) else [setting]
+            for value in values:
+                if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
+                    raise ValueError(f"{name} must be finite, got {setting!r}.")
+            if name != "image_mean" and 0 in values:
+                raise ValueError(f"{name} must not be 0, got {setting!r}.")
 
     def _prepare_segmentation_maps(self, segmentation_maps: Any, images: list[np.ndarray]) -> list[np.ndarray]:
         """One (H, W) int64 label map, or one (M, H, W) bool stack, for each of the (3, H, W) images."""
@@ -243,7 +281,7 @@ class SetokImageProcessor(PilBackend):
         if isinstance(mask, Image.Image):
             if len(mask.getbands()) != 1:
                 raise ValueError(f"{name} must have one channel, got an image of mode {mask.mode!r}.")
-            mask = np.asarray(ImageOps.exif_transpose(mask))
+            mask = np.asarray(_upright(mask))
         mask = _to_numpy(mask)
         if not (np.issubdtype(mask.dtype, np.integer) or mask.dtype == bool):
             raise ValueError(f"{name} must hold integers or booleans, got {mask.dtype}.")
@@ -277,6 +315,25 @@ class SetokImageProcessor(PilBackend):
         if do_normalize:
             image = self.normalize(image, image_mean, image_std)
         return image.astype(np.float32), labels
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The decoded image, turned as its EXIF orientation says, if that can be read.
+
+    Raises:
+        ValueError: it is empty or its bytes are broken.
+    """
+    if 0 in image.size:
+        raise ValueError(f"The image is empty: its (width, height) is {image.size}.")
+    try:
+        image.load()
+    except Exception as error:  # decoders raise anything on broken bytes
+        raise ValueError(f"The image {getattr(image, 'filename', '')!r} cannot be read: {error}") from error
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # so do readers of EXIF, but the picture is sound
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:

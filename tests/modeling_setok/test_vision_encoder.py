@@ -268,3 +268,27 @@ def test_an_encoder_that_packs_a_batch_into_one_row_is_refused():
     model = SetokModel(tiny_config({"model_type": "pixtral", "image_size": 24, **DEEP}))
     with pytest.raises(ValueError, match="gave a batch of 1 for 2 images"):
         model(images())
+
+
+@pytest.mark.parametrize(
+    ("pixel_values", "message"),
+    [
+        (torch.zeros(1, 3, 24, 24, dtype=torch.uint8), "floating point, scaled as the image processor"),
+        (torch.zeros(1, 3, 24, 24, dtype=torch.int64), "floating point, scaled as the image processor"),
+        (torch.zeros(0, 3, 24, 24), r"got \(0, 3, 24, 24\); none of them may be 0"),
+        (torch.zeros(3, 24, 24), r"must be \(batch, channels, height, width\)"),
+        (torch.zeros(1, 1, 24, 24), "1 channels, and the encoder sees 3"),
+        (torch.full((1, 3, 24, 24), 1e30), "no valid patch"),
+        (torch.full((1, 3, 24, 24), torch.nan), "no valid patch"),
+    ],
+)
+def test_what_is_no_batch_of_pictures_is_named(pixel_values, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_setok("siglip")(pixel_values)
+
+
+def test_a_mask_of_other_patches_is_named():
+    model, pixel_values = tiny_setok("siglip"), torch.rand(2, 3, 24, 24)
+    for shape in ((2, 35), (36,), (1, 36), (2, 6, 6)):
+        with pytest.raises(ValueError, match=r"patch_mask must be \(batch, patches\) = \(2, 36\)"):
+            model(pixel_values, torch.ones(shape, dtype=torch.bool))

@@ -1,5 +1,7 @@
 """The image processor: values, masks beside images, the way back, accepted inputs, refused inputs, loading."""
 
+import io
+import math
 import os
 import subprocess
 import sys
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
@@ -393,3 +395,68 @@ print(processor(numpy.full((4, 4, 3), 255, numpy.uint8)).pixel_values.sum().item
     assert run.returncode == 0, run.stderr
     assert float(run.stdout) == 3 * 8 * 8
     assert [path.name for path in Path(tmp_path / "model").glob("*.py")] == ["image_processing_setok.py"]
+
+
+# files and settings that are broken
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_empty_pictures(size):
+    with pytest.raises(ValueError, match=r"image is empty: its \(width, height\) is"):
+        SetokImageProcessor()(Image.new("RGB", size))
+
+
+def test_missing_files(tmp_path):
+    for path in (tmp_path / "none.png", str(tmp_path / "none.png")):
+        with pytest.raises(ValueError, match="none.png"):
+            SetokImageProcessor()(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF"])
+def test_broken_files_are_named(tmp_path, kind):
+    whole = encoded(Image.effect_noise((64, 48), 80).convert("RGB"), kind)
+    for number, part in enumerate((whole[: len(whole) // 2], whole[:30], b"", b"no picture")):
+        path = tmp_path / f"{kind}{number}.bin"
+        path.write_bytes(part)
+        for given in (path, str(path)):
+            with pytest.raises(ValueError, match=f"{kind}{number}.bin.* cannot be read"):
+                SetokImageProcessor()(given)
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0MM", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"nonsense", b"MM\0*\0\0"])
+def test_a_sound_picture_with_broken_exif_is_read(exif):
+    image = Image.effect_noise((20, 10), 80).convert("RGB")
+    picture = Image.open(io.BytesIO(encoded(image, "PNG", exif=exif)))
+    processor = SetokImageProcessor(size={"height": 8, "width": 8})
+    assert torch.equal(processor(picture)["pixel_values"], processor(image)["pixel_values"])
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_that_of_pillow(orientation):
+    image = Image.effect_noise((9, 6), 80).convert("RGB")
+    image.getexif()[0x0112] = orientation
+    processor = SetokImageProcessor(do_resize=False)
+    upright = ImageOps.exif_transpose(image)
+    assert torch.equal(processor(image)["pixel_values"], processor(upright)["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rescale_factor": math.nan}, {"rescale_factor": math.inf}, {"rescale_factor": 0.0},
+        {"image_mean": [0.5, math.nan, 0.5]}, {"image_std": [0.5, 0.0, 0.5]}, {"image_std": math.inf},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_give_no_pixels_are_named(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name} must"):
+        SetokImageProcessor()(Image.new("RGB", (8, 8)), **settings)
+    with pytest.raises(ValueError, match=f"{name} must"):
+        SetokImageProcessor(**settings).postprocess(torch.zeros(3, 8, 8))
