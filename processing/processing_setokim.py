@@ -22,6 +22,7 @@ ROLES, PARTS = ("system", "user", "assistant"), ("text", "image", "mask", "image
 # after its search for special tokens: of the token ordinary characters are left. Unicode keeps both code points out of
 # all text that is exchanged.
 BREAK = "\ufdd0\ufdd1"
+SURROGATE = re.compile("[\ud800-\udfff]")
 LONE_IMAGE = re.compile(rf"(?<!{re.escape(IMAGE_START)}){IMAGE}(?!{re.escape(IMAGE_END)})")
 # Of the tokenizer, which trainers of text ask the processor for
 TOKENIZER_ATTRIBUTES = (
@@ -218,6 +219,8 @@ class SetokimProcessor(ProcessorMixin):
         for is_text, group in groupby(parts, key=lambda part: part["type"] == "text"):
             group = list(group) if is_text else []
             texts = [part["text"] for part in group]
+            if found := SURROGATE.search("".join(texts)):
+                raise ValueError(f"A message has {found[0]!r} in its text, half a character: leave it out.")
             broken = _insert_breaks(pattern, texts)
             if broken == texts:
                 continue

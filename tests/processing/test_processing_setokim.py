@@ -12,58 +12,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    AddedToken,
-    AutoProcessor,
-    AutoTokenizer,
-    LlamaTokenizer,
-    PreTrainedTokenizerFast,
-    Qwen2Tokenizer,
-)
+from transformers import AddedToken, AutoProcessor, AutoTokenizer
 
 import processing.image_processing_setok as image_module
 import processing.processing_setokim as module
 from processing import SetokImageProcessor, SetokimProcessor
-from training.data.bpe_tokenizer import train_tokenizer
+from tests.tokenizers_testing import TOKENIZERS, join, llama, qwen, small_bpe, smollm
 
 RED, GREEN, BLUE = (Image.new("RGB", (9, 6), color) for color in ("red", "lime", "blue"))
 TOKENS = ["[Img]", "<image>", "[/Img]", "<mask>", "<|im_start|>", "<|im_end|>"]
-
-
-def small_bpe() -> PreTrainedTokenizerFast:
-    """With the chat markers, without the image tokens."""
-    return train_tokenizer(["Describe the picture.", "It shows a dog."], vocab_size=280)
-
-
-def llama() -> PreTrainedTokenizerFast:
-    """Writes a beginning of sequence; knows no chat markers and no padding."""
-    pieces = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{byte:02X}>": 3 + byte for byte in range(256)}, "▁": 259}
-    return LlamaTokenizer(vocab=pieces, add_bos_token=True)
-
-
-def qwen() -> PreTrainedTokenizerFast:
-    """Byte-level, with chat markers; its padding is no special token of the chat."""
-    return Qwen2Tokenizer(
-        vocab=small_bpe().get_vocab(), merges=[], pad_token="<|endoftext|>", eos_token="<|im_end|>", bos_token=None
-    )
-
-
-def smollm() -> PreTrainedTokenizerFast:
-    """`<|im_start|>` is the beginning of sequence, `<|im_end|>` end of sequence and padding at once."""
-    return PreTrainedTokenizerFast(
-        tokenizer_object=small_bpe().backend_tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-        chat_template="{{ messages[0].content }}",
-    )
-
-
-TOKENIZERS = [small_bpe, llama, qwen, smollm]
-
-
-def join(tokenizer: PreTrainedTokenizerFast) -> SetokimProcessor:
-    return SetokimProcessor.from_parts(SetokImageProcessor(size={"height": 8, "width": 8}), tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +118,12 @@ def test_wrong_messages(processor):
     for value in (None, 5, {}, b"Hi", ["Hi"]):
         with pytest.raises(ValueError, match="part of the type text needs `text`, a string"):
             processor.apply_chat_template([user(text(value))])
+
+
+def test_half_a_character(processor):
+    for content in ("Hi \ud800", [text("Hi"), text("\udfff")]):
+        with pytest.raises(ValueError, match="half a character: leave it out"):
+            processor.apply_chat_template([{"role": "user", "content": content}])
 
 
 def test_only_an_assistant_says_masks(processor):
