@@ -9,8 +9,22 @@ from dataclasses import dataclass
 import torch
 from transformers.generation import GenerateDecoderOnlyOutput, GenerationMixin, LogitsProcessorList
 
-from .placeholders import expand_placeholders, find_special_tokens, gather_positions, past_length
-from .visual_sampling import CURRENT_SAMPLER, VisualSampler, VisualTokenLogitsProcessor, row_generators
+from .placeholders import (
+    expand_placeholders,
+    find_special_tokens,
+    gather_positions,
+    past_length,
+    position_limit,
+)
+from .visual_sampling import (
+    CURRENT_SAMPLER,
+    NUMBERS,
+    WHOLE_NUMBERS,
+    VisualSampler,
+    VisualTokenLogitsProcessor,
+    check_number,
+    row_generators,
+)
 
 
 @dataclass
@@ -39,9 +53,9 @@ class SetokimGenerationMixin(GenerationMixin):
         """As `GenerationMixin.generate`, for prompts (B, T) with `pixel_values` (I, 3, H, W), padded on the left.
 
         Beam search, assisted decoding and prompt lookup give text only: the start of an image is out of their reach, as
-        it is where `suppress_tokens` names a token of images. Returned `sequences` begin with the prompt as it was
-        given. `position_ids` and `inputs_embeds` are of that prompt, too. What is not given and is in the generation
-        config, also of the arguments below, is taken from there.
+        it is where `suppress_tokens` names a token of images, or `no_repeat_ngram_size` counts them. Returned
+        `sequences` begin with the prompt as it was given. `position_ids` and `inputs_embeds` are of that prompt, too.
+        What is not given and is in the generation config, also of the arguments below, is taken from there.
 
         A conversation goes on from a returned cache with the whole text so far and all its `pixel_values`: the cache
         holds every visual token, and only the images tell how many those are.
@@ -58,8 +72,9 @@ class SetokimGenerationMixin(GenerationMixin):
             Sequences (B, T + new), or, with `return_dict_in_generate=True`, a `SetokimGenerateOutput`.
 
         Raises:
-            ValueError: options out of range or without effect on images, a prompt that ends inside an image in a mode
-                that gives text only, a cache that does not fit, or a visual token to be generated without a cache.
+            ValueError: options out of range or without effect on images, a prompt that is with its answer longer than
+                the language model's positions, or that ends inside an image in a mode that gives text only, a cache
+                that does not fit, or a visual token to be generated without a cache.
         """
         if (input_ids := kwargs.pop("input_ids", None)) is not None:
             inputs = input_ids
@@ -78,15 +93,13 @@ class SetokimGenerationMixin(GenerationMixin):
         limit, guidance_scale, temperature, num_steps = (
             option(name, default) if value is None else value for name, (value, default) in visual_options.items()
         )
-        if limit < 1 or temperature < 0 or num_steps < 1:
-            raise ValueError(
-                "needed: max_visual_tokens >= 1, visual_temperature >= 0 and num_diffusion_steps >= 1, got "
-                f"{limit}, {temperature} and {num_steps}."
-            )
-        self._refuse_options(option)
+        given = dict(zip(visual_options, (limit, guidance_scale, temperature, num_steps), strict=True))
+        self._refuse_options(option, given)
         text_only = self._text_only_reason(option, kwargs.get("assistant_model"))
         prompt = inputs  # as it was given, with one `<image>` per image
         inputs, kwargs = self._expand_prompt(inputs, kwargs, option)
+        if inputs is not None:
+            self._refuse_too_long(inputs.shape[1], option)
         if text_only and inputs is not None and bool((inputs[:, -1] == self.config.image_start_token_id).any()):
             raise ValueError(f"The prompt ends with the start of an image, but {text_only} gives text only.")
         processor = VisualTokenLogitsProcessor(self.config, limit, allow_images=not text_only)
@@ -120,8 +133,13 @@ class SetokimGenerationMixin(GenerationMixin):
             return output
         return SetokimGenerateOutput(**output, visual_tokens=self._collect_images(generated, sampler))
 
-    def _refuse_options(self, option) -> None:
-        """Raises for options of transformers that a Setokim cannot follow."""
+    def _refuse_options(self, option, visual_options: dict) -> None:
+        """Raises for options that are no numbers where they must be, and for those that a Setokim cannot follow."""
+        for name in (*WHOLE_NUMBERS, *NUMBERS):
+            check_number(name, visual_options.get(name, option(name)))
+        num_steps, most = visual_options["num_diffusion_steps"], self.config.diffusion_config.num_train_timesteps
+        if num_steps > most:
+            raise ValueError(f"num_diffusion_steps must be at most the {most} of training, got {num_steps}.")
         if option("guidance_scale") not in (None, 1):
             raise ValueError(
                 "guidance_scale compares with a prompt without images, which Setokim cannot make for answers that may "
@@ -131,6 +149,19 @@ class SetokimGenerationMixin(GenerationMixin):
             raise ValueError(
                 "Generation needs the cache, which gradient checkpointing turns off in training: call model.eval() or "
                 "model.gradient_checkpointing_disable() first."
+            )
+
+    def _refuse_too_long(self, length: int, option) -> None:
+        """Raises where an expanded prompt, with what may be generated, has more positions than the language model."""
+        limit = position_limit(self.config.text_config)
+        name = "max_length" if option("max_new_tokens") is None else "max_new_tokens"
+        asked = option(name, length + 1)
+        total = max(length + 1, asked if name == "max_length" else length + asked)
+        if limit is not None and total > limit:
+            raise ValueError(
+                f"The prompt has {length} tokens, those of its images included, and {name} is {asked}: that is more "
+                f"than the {limit} positions of the language model (max_position_embeddings of its config). Shorten "
+                f"the text or lower {name}."
             )
 
     def _text_only_reason(self, option, assistant_model) -> str | None:
@@ -146,6 +177,8 @@ class SetokimGenerationMixin(GenerationMixin):
         for name in ("assistant_early_exit", "use_mtp"):
             if option(name):
                 raise ValueError(f"{name} needs layers that Setokim does not have: give an assistant_model instead.")
+        if option("no_repeat_ngram_size"):  # visual tokens repeat `<image>`
+            return "no_repeat_ngram_size"
         config = self.config
         image_ids = {config.image_start_token_id, config.image_token_id, config.image_end_token_id}
         return "suppress_tokens" if image_ids & set(option("suppress_tokens") or ()) else None
@@ -237,6 +270,10 @@ class SetokimGenerationMixin(GenerationMixin):
                         found.append([])
                     found[-1].append(next(tokens))
             images.append([self.model.denormalize_tokens(torch.stack(image)) for image in found])
+        if not all(bool(image.isfinite().all()) for found in images for image in found):
+            raise ValueError(
+                "The generated visual tokens are not finite: lower visual_guidance_scale or visual_temperature."
+            )
         return images
 
     @torch.no_grad()

@@ -29,6 +29,7 @@ def weighted_losses(
         outputs: of its base model.
         labels, shift_labels, masks: see `SetokimForConditionalGeneration.forward`.
     """
+    _check_labels(labels if shift_labels is None else shift_labels, outputs.last_hidden_state)
     config, hidden_states, idle = model.config, _learning_states(outputs), []
     labels = _expand_labels(config, labels, shift_labels, outputs.expanded)
     targets = labels[:, 1:]
@@ -48,6 +49,16 @@ def weighted_losses(
     parts = [weights[name] * value for name, value in losses.items() if value is not None] + idle
     zero = outputs.last_hidden_state.new_zeros(())
     return losses | {"loss": sum((part.to(zero.device) for part in parts), start=zero)}, mask_logits
+
+
+def _check_labels(labels: torch.Tensor, hidden_states: torch.Tensor) -> None:
+    """Raises unless labels are integers (B, T), one for each position of the text before its images are expanded."""
+    expected = tuple(hidden_states.shape[:2])
+    if tuple(labels.shape) != expected or labels.is_floating_point():
+        raise ValueError(
+            f"labels (or shift_labels) must be integers of the shape of the text, (batch, length) = {expected}, got "
+            f"{labels.dtype} of the shape {tuple(labels.shape)}."
+        )
 
 
 def _learning_states(outputs: SetokimModelOutput) -> torch.Tensor:
@@ -76,8 +87,15 @@ def _expand_labels(
 
 def _text_loss(lm_head: nn.Module, hidden_states: torch.Tensor, targets: torch.LongTensor) -> torch.Tensor | None:
     """Mean cross-entropy () of the targets (B, T'), each at the position that predicts it."""
-    counted = targets != IGNORED
-    if not bool(counted.any()):
+    counted, vocab_size = targets != IGNORED, lm_head.weight.shape[0]
+    wrong = counted & ((targets < 0) | (targets >= vocab_size))
+    any_counted, any_wrong = torch.stack([counted.any(), wrong.any()]).tolist()  # waits for the device once
+    if any_wrong:
+        raise ValueError(
+            f"labels must be ids of the vocabulary, 0 to {vocab_size - 1}, or {IGNORED} where nothing is to be "
+            f"predicted, got {targets[wrong][:5].tolist()}."
+        )
+    if not any_counted:
         return None
     logits = lm_head(hidden_states[counted])
     return nn.functional.cross_entropy(logits.float(), targets[counted].to(logits.device))

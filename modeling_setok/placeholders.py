@@ -135,6 +135,17 @@ def past_length(past_key_values) -> int:
     return 0 if past_key_values is None else int(past_key_values.get_seq_length())
 
 
+def position_limit(text_config) -> int | None:
+    """The most positions that a language model's config states; `None` where it states none, or stretches them
+    (scaled rotary positions)."""
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]  # one for each type of layer
+    if any(kind.get("rope_type", "default") != "default" for kind in kinds):
+        return None
+    limit = getattr(text_config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
 def _check_one_each(num_placeholders: int, num_features: int) -> None:
     if num_placeholders != num_features:
         raise ValueError(

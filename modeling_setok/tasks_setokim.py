@@ -1,6 +1,7 @@
 """What users do with a Setokim, each in one call: caption, ask, generate, edit, segment.
 
-Every function takes one input or a list of them, and gives one result or a list; keywords go to `generate`.
+Every function takes one input or a list of them, and gives one result or a list; keywords go to `generate`, but for
+those that ask for other results: one input has one. Texts are text, whatever special tokens are written in them.
 
 `edit_image` and `segment` are two steps each, which can also be taken one by one: `generate_visual_tokens`, and what
 becomes of the tokens, `edit_from_tokens` or `segment_from_tokens`. All three can share what `encode_images` computed.
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch import nn
+
+from .visual_sampling import check_number
 
 CAPTION_REQUEST = "Describe the picture."
 SEGMENT_REQUEST = "Segment {}."
@@ -27,7 +30,8 @@ class SetokimTasksMixin:
     def caption(self, processor, images, request: str = CAPTION_REQUEST, max_new_tokens: int = 128, **kwargs):
         """A description (str) of an image; or of each of a list."""
         single, images = _as_list(images)
-        texts = self._answer(processor, [([image], request) for image in images], max_new_tokens, **kwargs)
+        prompts = [([image], _checked_text(request)) for image in images]
+        texts = self._answer(processor, prompts, max_new_tokens, **kwargs)
         return texts[0] if single else texts
 
     def ask(self, processor, images, questions, max_new_tokens: int = 128, **kwargs):
@@ -83,7 +87,7 @@ class SetokimTasksMixin:
         `ground_tokens`), without it the generated ones.
         """
         single, images = _as_list(images)
-        requests = [SEGMENT_REQUEST.format(expression) for expression in _as_list(expressions)[1]]
+        requests = [SEGMENT_REQUEST.format(_checked_text(expression)) for expression in _as_list(expressions)[1]]
         features = self.encode_images(processor, images)
         visual_tokens = self.generate_visual_tokens(processor, images, requests, max_new_tokens, features, **kwargs)
         masks = self.segment_from_tokens(processor, images, visual_tokens, ground, features)
@@ -105,14 +109,18 @@ class SetokimTasksMixin:
             image_features: of all these images, in order (see `encode_images`); without it they are encoded here.
         """
         single, prompts = _prompts(images, texts)
-        limit = kwargs.get("max_visual_tokens") or self.config.vision_config.max_tokens
+        _refuse_other_results(kwargs)
+        limit = kwargs.get("max_visual_tokens")
+        check_number("max_visual_tokens", limit)
+        if max_new_tokens is None:
+            max_new_tokens = (limit or self.config.vision_config.max_tokens) + 2
         image_start = processor.tokenizer.convert_ids_to_tokens(self.config.image_start_token_id)
         inputs = self._inputs(processor, prompts, answer_starts=image_start)
         if image_features is not None:
             inputs.pop("pixel_values", None)
             inputs["mm_encoder_outputs"] = {"image": image_features}
         output = self.generate(
-            **inputs, max_new_tokens=max_new_tokens or limit + 2, return_dict_in_generate=True, **kwargs
+            **inputs, max_new_tokens=max_new_tokens, num_return_sequences=1, return_dict_in_generate=True, **kwargs
         )
         visual_tokens = [painted[0] for painted in output.visual_tokens]
         return visual_tokens[0] if single else visual_tokens
@@ -162,8 +170,11 @@ class SetokimTasksMixin:
         )
 
     def _answer(self, processor, prompts, max_new_tokens: int, **kwargs) -> list[str]:
+        _refuse_other_results(kwargs)
         inputs = self._inputs(processor, prompts)
-        sequences = self.generate(**inputs, max_new_tokens=max_new_tokens, **kwargs)
+        sequences = self.generate(
+            **inputs, max_new_tokens=max_new_tokens, num_return_sequences=1, return_dict_in_generate=False, **kwargs
+        )
         answers = sequences[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in processor.batch_decode(answers, skip_special_tokens=True)]
 
@@ -192,9 +203,29 @@ def _as_list(value) -> tuple[bool, list]:
     return (False, list(value)) if isinstance(value, (list, tuple)) else (True, [value])
 
 
+def _checked_text(text) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"A question, request, prompt, instruction or expression must be a string, got {text!r}.")
+    return text
+
+
+def _refuse_other_results(options: dict) -> None:
+    """Takes what asks for other results than a task's out of the options of `generate`.
+
+    Raises:
+        ValueError: it asks for them.
+    """
+    for name, only in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
+        if options.pop(name, None) not in (None, only):
+            raise ValueError(
+                f"A task gives one result for each input, so that {name} has no place here: call generate() for more."
+            )
+
+
 def _prompts(images, texts) -> tuple[bool, list[tuple[list, str]]]:
     """Whether there is a single text, and for each the images that it is about; see `ask`."""
     single, texts = _as_list(texts)
+    texts = [_checked_text(text) for text in texts]
     images = [images] if single else _as_list(images)[1]
     if len(images) != len(texts):
         raise ValueError(

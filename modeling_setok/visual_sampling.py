@@ -1,13 +1,43 @@
 """What `generate` needs for images: which token may come next, and the sampler of the visual tokens themselves."""
 
+import math
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 import torch
 from transformers.generation import LogitsProcessor
 
 from .configuration_setokim import SetokimConfig
 from .diffusion_head import DiffusionHead
+
+# Options of `generate` that are numbers; below the least, where there is one, they mean nothing
+WHOLE_NUMBERS = {
+    "max_visual_tokens": 1, "num_diffusion_steps": 1, "max_new_tokens": 1, "max_length": 1, "min_new_tokens": 0,
+    "min_length": 0, "num_beams": 1, "num_return_sequences": 1, "no_repeat_ngram_size": 0, "top_k": 0,
+    "prompt_lookup_num_tokens": 1,
+}  # fmt: skip
+NUMBERS = {
+    "visual_guidance_scale": 0, "visual_temperature": 0, "temperature": 0, "top_p": 0, "min_p": 0, "typical_p": 0,
+    "repetition_penalty": 0, "length_penalty": None,
+}  # fmt: skip
+
+
+def check_number(name: str, value) -> None:
+    """Raises unless an option, one of those above, is such a number, or `None`.
+
+    Raises:
+        ValueError: it is another thing, NaN, infinite, or below the least. The text names it.
+    """
+    if value is None:
+        return
+    whole = name in WHOLE_NUMBERS
+    least = WHOLE_NUMBERS[name] if whole else NUMBERS[name]
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or (least is not None and value < least):
+        kind = "a whole number" if whole else "a finite number"
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name} must be {kind}{bound}, got {value!r}.")
 
 
 class VisualTokenLogitsProcessor(LogitsProcessor):
@@ -83,7 +113,7 @@ def row_generators(generator, num_rows: int, sampling: bool) -> list[torch.Gener
     if isinstance(generator, torch.Generator):
         seeds = torch.randint(2**62, (num_rows,), generator=generator, device=generator.device).tolist()
         return [torch.Generator().manual_seed(seed) for seed in seeds]
-    if not isinstance(generator, list | tuple):
+    if not isinstance(generator, list | tuple) or not all(isinstance(one, torch.Generator) for one in generator):
         raise TypeError(f"generator must be a torch.Generator or a list of them, got {generator!r}.")
     if len(generator) != num_rows:
         raise ValueError(f"{num_rows} sequences need as many generators, got {len(generator)}.")

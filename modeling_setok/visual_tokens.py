@@ -100,9 +100,11 @@ class VisualTokensMixin:
             masks: (M, H, W) in [0, 1], one per `<mask>`, in reading order; each belongs to the image before it.
 
         Raises:
-            ValueError: see `images_of_placeholders`.
+            ValueError: masks of another shape or range; and see `images_of_placeholders`.
         """
         num_masks = 0 if masks is None else len(masks)
+        if num_masks:
+            _check_masks(masks)
         images, is_mask = images_of_placeholders(self.config, input_ids, len(pixel_values), num_masks)
         if num_masks == 0:
             return self.get_image_features(pixel_values, return_dict=True)
@@ -164,6 +166,13 @@ class VisualTokensMixin:
             visual_tokens=list(flat.split(counts)),
             setok_output=setok_output,
         )
+
+
+def _check_masks(masks: torch.Tensor) -> None:
+    if masks.ndim != 3 or 0 in masks.shape:
+        raise ValueError(f"masks must be (number of masks, height, width), got {tuple(masks.shape)}.")
+    if not bool(((masks >= 0) & (masks <= 1)).all()):  # written so that NaN fails, too
+        raise ValueError("masks must lie in [0, 1]: divide masks of 0 and 255 by 255, and look for NaN.")
 
 
 def covered_tokens(concept_masks: torch.Tensor, token_mask: torch.Tensor, masks: torch.Tensor) -> torch.BoolTensor:

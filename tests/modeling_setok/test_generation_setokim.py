@@ -1,5 +1,7 @@
 """Generation: every row as if alone, text and images in every mode, visual tokens, images and masks made of them."""
 
+import math
+
 import pytest
 import torch
 from transformers import GenerationConfig, pipeline
@@ -345,9 +347,21 @@ def test_a_models_own_options(processor, painter, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"max_visual_tokens": 0}, "max_visual_tokens >= 1"),
-        ({"visual_temperature": -1.0}, "visual_temperature >= 0"),
-        ({"num_diffusion_steps": 0}, "num_diffusion_steps >= 1"),
+        ({"max_visual_tokens": 0}, "max_visual_tokens must be a whole number of at least 1, got 0"),
+        ({"max_visual_tokens": math.nan}, "max_visual_tokens must be a whole number"),
+        ({"max_visual_tokens": "5"}, "max_visual_tokens must be .*, got '5'"),
+        ({"visual_temperature": -1.0}, "visual_temperature must be a finite number of at least 0"),
+        ({"visual_temperature": math.nan}, "visual_temperature must be a finite number"),
+        ({"visual_guidance_scale": -1.0}, "visual_guidance_scale must be a finite number of at least 0"),
+        ({"visual_guidance_scale": math.inf}, "visual_guidance_scale must be a finite number"),
+        ({"visual_guidance_scale": 1e38}, "not finite: lower visual_guidance_scale"),
+        ({"num_diffusion_steps": 0}, "num_diffusion_steps must be a whole number of at least 1"),
+        ({"num_diffusion_steps": 1001}, "num_diffusion_steps must be at most the 1000"),
+        ({"max_new_tokens": "5"}, "max_new_tokens must be a whole number"),
+        ({"temperature": math.inf, "do_sample": True}, "temperature must be a finite number"),
+        ({"top_k": [3]}, "top_k must be a whole number"),
+        ({"no_repeat_ngram_size": 2}, "no_repeat_ngram_size gives text only"),
+        ({"prompt_lookup_num_tokens": 2}, "assisted decoding gives text only"),
         ({"num_beams": 2}, "beam search gives text only"),
         ({"generation_config": GenerationConfig(num_beams=2)}, "beam search gives text only"),
         ({"use_cache": False}, "needs the cache"),
@@ -359,6 +373,26 @@ def test_refused_options(processor, model, options, message):
     inputs = inputs_of(processor, PAINT, "left")
     with pytest.raises(ValueError, match=message):
         generate(model, inputs, **options)
+
+
+def test_prompts_and_answers_within_the_positions(processor, make_model):
+    """Of 512 positions, with the visual tokens of an image."""
+    model = make_model()
+    inputs = inputs_of(processor, [f"{IMAGE}{'a' * 490}"], "left")
+    counts = [len(tokens) for tokens in model.get_image_features(inputs["pixel_values"]).visual_tokens]
+    length = inputs["input_ids"].shape[1] - 1 + sum(counts)
+    assert model.generate(**inputs, max_new_tokens=512 - length).shape[1] > inputs["input_ids"].shape[1]
+    with pytest.raises(ValueError, match=f"has {length} tokens.* max_new_tokens is {513 - length}.* 512 positions"):
+        model.generate(**inputs, max_new_tokens=513 - length)
+    with pytest.raises(ValueError, match="max_length is 513: that is more than the 512 positions"):
+        model.generate(**inputs, max_length=513)
+    inputs = inputs_of(processor, [f"{IMAGE}{'a' * 520}"], "left")
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="more than the 512 positions of the language model"):
+            call(**inputs)
+    for settings in ({"rope_type": "linear", "factor": 2.0}, {"rope_type": "dynamic", "factor": 2.0}):
+        model.config.text_config.rope_parameters = {"rope_theta": 10000.0, **settings}
+        assert model(**inputs).logits.isfinite().all()
 
 
 def test_refused_images(processor, model):

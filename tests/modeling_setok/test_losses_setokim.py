@@ -183,3 +183,35 @@ def test_parts_run_in_one_order_whatever_a_batch_holds(processor, model, monkeyp
         sequences.append(list(events))
     assert len(sequences[0]) > 100
     assert all(sequence == sequences[0] for sequence in sequences)
+
+
+@pytest.mark.parametrize("kind", ["longer", "shorter", "rows", "flat", "floats"])
+def test_labels_of_another_shape_are_named(processor, model, kind):
+    inputs = inputs_of(processor, [f"{IMAGE} a dog"])
+    labels = targets_of(inputs)
+    labels = {
+        "longer": torch.cat([labels, labels], 1), "shorter": labels[:, 1:], "rows": labels.repeat(2, 1),
+        "flat": labels[0], "floats": labels.float(),
+    }[kind]  # fmt: skip
+    with pytest.raises(ValueError, match=r"labels .* must be integers of the shape of the text, \(batch, length\)"):
+        model(**inputs, labels=labels)
+
+
+@pytest.mark.parametrize("label", [10**6, -1, -101])
+def test_labels_out_of_range_are_named(processor, model, label):
+    inputs = inputs_of(processor, [f"{IMAGE} a dog"])
+    labels = targets_of(inputs)
+    labels[0, -1] = label
+    with pytest.raises(ValueError, match=f"labels must be ids of the vocabulary, 0 to .*got .*{label}"):
+        model(**inputs, labels=labels)
+
+
+def test_masks_of_another_kind_are_named(processor, model):
+    inputs = inputs_of(processor, [f"{IMAGE} dog: {MASK}"])
+    labels, ones = targets_of(inputs), torch.ones(1, 24, 24)
+    for masks in (255 * ones, -ones, ones * torch.nan):
+        with pytest.raises(ValueError, match=r"masks must lie in \[0, 1\]: divide masks of 0 and 255 by 255"):
+            model(**inputs, masks=masks, labels=labels)
+    for masks in (ones[None], ones[0], ones[:, :, :0]):
+        with pytest.raises(ValueError, match=r"masks must be \(number of masks, height, width\)"):
+            model(**inputs, masks=masks, labels=labels)
