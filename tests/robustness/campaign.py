@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 
-REFUSALS = (ValueError, TypeError, OSError)  # and what derives from them; all else is a crash
+from huggingface_hub.errors import StrictDataclassError
+
+REFUSALS = (ValueError, TypeError, OSError, StrictDataclassError)  # and what derives from them; all else is a crash
 SECONDS = 60  # a case that takes longer hangs
 EXTRA_MEMORY = 2**30  # bytes that a case may take beyond the most that was taken before it
 # What a library says of its own inside, which puzzles a user: such a text is no refusal, whatever its type
@@ -35,6 +37,7 @@ class Campaign:
         check: Callable[[object], bool] = lambda result: True,
         names: Iterable[str] = (),
         must_refuse: bool = False,
+        must_be_right: bool = False,
     ) -> None:
         """One case.
 
@@ -44,6 +47,7 @@ class Campaign:
             check: whether the result is right.
             names: words of which the refusal must hold at least one, such as the argument's or the file's name.
             must_refuse: that there is no right result.
+            must_be_right: that a refusal will not do.
         """
         before = peak_memory()
         signal.signal(signal.SIGALRM, _hang)
@@ -63,6 +67,8 @@ class Campaign:
             outcome, told = "crashed", f"{type(error).__name__}: {error}"[:300]
         finally:
             signal.alarm(0)
+        if outcome == "refused" and must_be_right:
+            outcome = "wrong"
         if peak_memory() - before > EXTRA_MEMORY:
             outcome = "too much memory"
         self.counts[outcome] += 1

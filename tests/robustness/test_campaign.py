@@ -19,13 +19,14 @@ def test_outcomes(monkeypatch):
     cases.run("another result", lambda: 3, check=lambda result: result == 2)
     cases.run("no refusal", lambda: 3, must_refuse=True)
     cases.run("a refusal", lambda: refuse(ValueError("size must be positive, got 0.")), names=["size"])
+    cases.run("a refusal of what is right", lambda: refuse(ValueError("size must be positive")), must_be_right=True)
     cases.run("of something else", lambda: refuse(ValueError("this is not what it is")), names=["size"])
     cases.run("a library's own words", lambda: refuse(TypeError("'int' object is not subscriptable in this")))
     cases.run("no words", lambda: refuse(ValueError("")))
     cases.run("a crash", lambda: refuse(IndexError("list index out of range")))
     cases.run("a sleeper", lambda: time.sleep(5))
-    assert cases.counts == {"right": 1, "wrong": 2, "refused": 1, "puzzling": 3, "crashed": 1, "hangs": 1}
-    assert len(cases.bad) == 7
+    assert cases.counts == {"right": 1, "wrong": 3, "refused": 1, "puzzling": 3, "crashed": 1, "hangs": 1}
+    assert len(cases.bad) == 8
 
 
 def test_a_campaign_fails_with_its_bad_cases():
