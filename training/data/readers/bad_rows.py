@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
+Made = TypeVar("Made")
 OnError = Literal["raise", "skip"]
 _SHOWN = 10  # problems spelled out in an error
 
@@ -17,21 +18,21 @@ class Report:
         self.on_error = on_error
         self.problems: list[str] = []
 
-    def attempt(self, file: str, index: object, make: Callable[[], dict]) -> dict | None:
-        """The row, or None if it is bad."""
+    def attempt(self, where: str, make: Callable[[], Made]) -> Made | None:
+        """What `make` makes, or None if it is bad; `where` names the file and the row."""
         try:
             return make()
         except ValueError as error:
-            self.problems.append(f"{file}, row {index}: {error}")
+            self.problems.append(f"{where}: {error}")
             return None
 
-    def close(self, total: int | None = None) -> None:
-        """Raises or warns if there were problems; raises if they leave none of `total` rows."""
+    def close(self, kept: int | None = None) -> None:
+        """Raises or warns if there were problems; raises if `kept`, the number of rows that are left, is 0."""
         bad = len(self.problems)
         if bad:
             if self.on_error == "raise":
                 first = "\n  ".join([*self.problems[:_SHOWN], *(["..."] if bad > _SHOWN else [])])
                 raise ValueError(f'{bad} bad rows (on_error="skip" leaves them out):\n  {first}')
             warnings.warn("\n  ".join([f"skipped {bad} bad rows:", *self.problems]), stacklevel=3)
-        if bad == total:
-            raise ValueError("no rows" if not bad else "no row is left: all are bad (see the warning)")
+        if kept == 0:
+            raise ValueError("no row is left: all are bad (see the warning)" if bad else "no rows")

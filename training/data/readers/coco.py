@@ -1,7 +1,7 @@
 """Annotations in the format of COCO: masks of categories (COCO, LVIS), captions, referring expressions (RefCOCO)."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,10 @@ from PIL import Image, ImageOps
 
 from .. import schema
 from .bad_rows import OnError, Report
-from .files import check_picture, read_json
+from .files import check_picture, find_picture, read_json
 from .rows import to_row
 from .segmentations import Segment, draw_mask, read_segments, segment_area
+from .values import identifier, listed, quoted, text
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,22 @@ def load_coco(
     Raises:
         ValueError: for a file that is not in this format, for bad rows as `on_error` says, if no row is left.
     """
-    coco = _Coco(annotations, images)
-    names = {category["id"]: category["name"] for category in coco.records("categories", "id", "name")}
-    objects = coco.records("annotations", "image_id", "category_id")
+    report = Report(on_error)
+    coco = _Coco(annotations, images, report)
+    names = coco.by_id("category", "categories", name=text)
+    objects = coco.records("annotations", image_id=identifier, category_id=identifier)
     groups = defaultdict(list)  # (picture, category) -> its objects
-    for index, record in enumerate(objects):
+    for index, record in objects.items():
         groups[record["image_id"], record["category_id"]].append(index)
 
     def region(image_id: int, category_id: int) -> _Region | None:
-        name = _name(names, category_id)
+        name = _one_line(names[category_id]["name"])
         picture, area, segments = coco.segments(image_id, [objects[i] for i in groups[image_id, category_id]])
         return _Region(picture, f"the {name}", name, segments) if area >= min_area else None
 
     place = {image_id: position for position, image_id in enumerate(coco.pictures)}
     keys = sorted(groups, key=lambda key: place.get(key[0], len(place)))  # stable; unknown pictures are reported last
-    return CocoMasks(_attempt(coco.file, {groups[key][0]: partial(region, *key) for key in keys}, on_error))
+    return CocoMasks(_rows(coco.file, {groups[key][0]: partial(region, *key) for key in keys}, report))
 
 
 def load_refcoco(
@@ -110,23 +112,24 @@ def load_refcoco(
     Raises:
         ValueError: as for `load_coco`.
     """
-    coco = _Coco(annotations, images)
-    names = {category["id"]: category["name"] for category in coco.records("categories", "id", "name")}
-    objects = {record["id"]: record for record in coco.records("annotations", "id", "image_id", "category_id")}
+    report = Report(on_error)
+    coco = _Coco(annotations, images, report)
+    names = coco.by_id("category", "categories", name=text)
+    objects = coco.by_id("annotation", "annotations", image_id=identifier, category_id=identifier)
 
-    def region(ann_id: int, sentence: object) -> _Region:
-        if ann_id not in objects:
-            raise ValueError(f"no annotation has the id {ann_id!r}")
+    def region(ann_id: int, sentence: str) -> _Region:
+        expression = text(_one_line(sentence).rstrip("."), "the sentence")
         record = objects[ann_id]
         picture, _, segments = coco.segments(record["image_id"], [record])
-        return _Region(picture, _text(sentence).rstrip("."), _name(names, record["category_id"]), segments)
+        return _Region(picture, expression, _one_line(names[record["category_id"]]["name"]), segments)
 
     rows = {}
-    for index, ref in enumerate(_checked(read_json(Path(refs), list), str(refs), "ann_id", "split", "sentences")):
+    entries = _entries(read_json(Path(refs), list), str(refs), report, ann_id=identifier, split=text, sentences=listed)
+    for index, ref in entries.items():
         if split in (None, ref["split"]):
-            sentences = _checked(ref["sentences"], f"{refs}, entry {index}, 'sentences'", "sent")
-            rows |= {(index, i): partial(region, ref["ann_id"], s["sent"]) for i, s in enumerate(sentences)}
-    return CocoMasks(_attempt(str(refs), rows, on_error))
+            sentences = _entries(ref["sentences"], f"{refs}, entry {index}, 'sentences'", report, sent=text)
+            rows |= {(index, i): partial(region, ref["ann_id"], s["sent"]) for i, s in sentences.items()}
+    return CocoMasks(_rows(str(refs), rows, report))
 
 
 def load_coco_captions(annotations: str | Path, images: str | Path, on_error: OnError = "raise") -> datasets.Dataset:
@@ -134,38 +137,41 @@ def load_coco_captions(annotations: str | Path, images: str | Path, on_error: On
 
     Arguments and errors as for `load_coco`.
     """
-    coco = _Coco(annotations, images)
+    report = Report(on_error)
+    coco = _Coco(annotations, images, report)
 
-    def row(image_id: int, caption: object) -> dict:
-        return to_row({"image": coco.picture(image_id)[0], "caption": _text(caption)})
+    def row(image_id: int, caption: str) -> dict:
+        return to_row({"image": coco.picture(image_id)[0], "caption": _one_line(caption)})
 
-    records = coco.records("annotations", "image_id", "caption")
-    rows = {index: partial(row, record["image_id"], record["caption"]) for index, record in enumerate(records)}
-    return datasets.Dataset.from_list(_attempt(coco.file, rows, on_error), features=schema.FEATURES)
+    records = coco.records("annotations", image_id=identifier, caption=text)
+    rows = {index: partial(row, record["image_id"], record["caption"]) for index, record in records.items()}
+    return datasets.Dataset.from_list(_rows(coco.file, rows, report), features=schema.FEATURES)
 
 
 class _Coco:
-    """An annotation file with the folder of its pictures."""
+    """An annotation file with the folder of its pictures; its bad entries are reported."""
 
-    def __init__(self, annotations: str | Path, images: str | Path):
-        self.file, self.folder = str(annotations), Path(images)
+    def __init__(self, annotations: str | Path, images: str | Path, report: Report):
+        self.file, self.folder, self.report = str(annotations), Path(images), report
         self.content = read_json(Path(annotations), dict)
-        self.pictures = {record["id"]: record for record in self.records("images", "id", "file_name")}
+        self.pictures = self.by_id("picture", "images", file_name=text)
 
-    def records(self, key: str, *fields: str) -> list[dict]:
-        return _checked(self.content.get(key), f"{self.file}, {key!r}", *fields)
+    def records(self, key: str, **fields: Callable) -> dict[int, dict]:
+        return _entries(self.content.get(key), f"{self.file}, {key!r}", self.report, **fields)
+
+    def by_id(self, what: str, key: str, **fields: Callable) -> "_ById":
+        return _ById(what, self.records(key, id=identifier, **fields).values())
 
     def picture(self, image_id: int) -> tuple[str, tuple[int, int]]:
         """Path and (width, height) of a picture that was read to its end."""
-        if image_id not in self.pictures:
-            raise ValueError(f"no picture has the id {image_id!r}")
         record = self.pictures[image_id]
-        path = str(self.folder / record["file_name"])
+        path = find_picture(record["file_name"], self.folder)
         size = check_picture(path)
         noted = (record.get("width", size[0]), record.get("height", size[1]))
         if noted != size:
             raise ValueError(
-                f"picture {path} has {size[0]}x{size[1]} pixels, the annotations say {noted[0]}x{noted[1]}"
+                f"picture {path} has {size[0]}x{size[1]} pixels, the annotations say "
+                f"{quoted(noted[0])}x{quoted(noted[1])}"
             )
         return path, size
 
@@ -178,35 +184,50 @@ class _Coco:
         return path, sum(map(segment_area, segments)) / (width * height), segments
 
 
-def _attempt(file: str, rows: dict[object, Callable[[], object]], on_error: OnError) -> list:
+class _ById(dict):
+    """Entries by their id. Asked for an id that none has, or several, it raises a ValueError."""
+
+    def __init__(self, what: str, entries: Iterable[dict]):
+        super().__init__()
+        self.what, self.repeated = what, set()
+        for entry in entries:
+            if entry["id"] in self:
+                self.repeated.add(entry["id"])
+            self[entry["id"]] = entry
+
+    def __getitem__(self, key: object) -> dict:
+        if key in self.repeated:
+            raise ValueError(f"more than one {self.what} has the id {key!r}: which is meant?")
+        return super().__getitem__(key)
+
+    def __missing__(self, key: object) -> dict:
+        raise ValueError(f"no {self.what} has the id {key!r}")
+
+
+def _entries(records: object, where: str, report: Report, **fields: Callable) -> dict[int, dict]:
+    """The entries of a list, by their place in it, that are objects with these fields, as the check of each says."""
+
+    def checked(record: object) -> dict:
+        if not isinstance(record, dict) or not set(fields) <= set(record):
+            raise ValueError(f"needed are the fields {', '.join(fields)}, not {quoted(record)}")
+        for name, check in fields.items():
+            check(record[name], name)
+        return record
+
+    entries = enumerate(listed(records, where))
+    made = {i: report.attempt(f"{where}, entry {i}", partial(checked, record)) for i, record in entries}
+    return {i: record for i, record in made.items() if record is not None}
+
+
+def _rows(file: str, rows: dict[object, Callable[[], object]], report: Report) -> list:
     """What the values of `rows` make, less what is bad and what is None; the keys say where in the file they are."""
-    report = Report(on_error)
-    made = [report.attempt(file, place, make) for place, make in rows.items()]
-    report.close(len(made))
+    made = [report.attempt(f"{file}, row {place}", make) for place, make in rows.items()]
     made = [row for row in made if row is not None]
-    if not made:
+    if rows and not made and not report.problems:
         raise ValueError(f"{file}: no row is left, all objects are too small")
+    report.close(len(made))
     return made
 
 
-def _text(value: object) -> str:
-    """A text on one line."""
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"a text is needed, not {value!r}")
+def _one_line(value: str) -> str:
     return " ".join(value.split())
-
-
-def _name(names: dict[int, str], category_id: int) -> str:
-    if category_id not in names:
-        raise ValueError(f"no category has the id {category_id!r}")
-    return names[category_id]
-
-
-def _checked(records: object, where: str, *fields: str) -> list[dict]:
-    """A list of objects that all have some fields."""
-    if not isinstance(records, list):
-        raise ValueError(f"{where} must be a list, not a {type(records).__name__}")
-    for index, record in enumerate(records):
-        if not isinstance(record, dict) or not set(fields) <= set(record):
-            raise ValueError(f"{where}, entry {index} must have the fields {', '.join(fields)}: {str(record)[:200]}")
-    return records

@@ -7,19 +7,23 @@ from PIL import Image
 
 from .. import schema
 from .bad_rows import OnError, Report
-from .files import read_json
-from .rows import to_row
+from .files import find_picture, read_json
+from .rows import Needs, to_row
 
 
-def load_image_folder_json(root: str | Path, on_error: OnError = "raise") -> datasets.Dataset:
+def load_image_folder_json(
+    root: str | Path, on_error: OnError = "raise", needs: Needs | None = None
+) -> datasets.Dataset:
     """Loads `root/data.json` (a list of rows) with its pictures in `root/images/`.
 
     Every picture is read once to see that it is whole; the data set holds its path and decodes it when asked.
 
     Args:
-        root: the folder, such as `data/LLaVA`. Paths in the rows are relative to `root/images` or to `root`.
+        root: the folder, such as `data/LLaVA`. Paths in the rows are relative to `root/images` or to `root`, and lead
+            out of neither; `root` and `root/images` may themselves be links.
         on_error: "raise" a ValueError that lists the first bad rows, or "skip" them with one warning that counts and
             names them.
+        needs: what a row must have to be of use: an "answer" to learn (to train Setokim), one "picture" (SeTok).
 
     Raises:
         ValueError: if `data.json` is missing or no JSON list, for bad rows as `on_error` says, if no row is left.
@@ -31,17 +35,13 @@ def load_image_folder_json(root: str | Path, on_error: OnError = "raise") -> dat
     raw_rows = read_json(file, list)
 
     def locate(path: object) -> str:
-        if not isinstance(path, str):
-            raise ValueError(f"a picture must be given as a path, not as {path!r}")
-        for candidate in (root / "images" / path, root / path):
-            if candidate.is_file():
-                return str(candidate)
-        raise ValueError(f"picture {path!r} exists neither in {root / 'images'} nor in {root}")
+        return find_picture(path, root / "images", root)
 
     report = Report(on_error)
-    rows = [report.attempt(str(file), i, lambda raw=raw: to_row(raw, locate)) for i, raw in enumerate(raw_rows)]
-    report.close(len(rows))
-    return datasets.Dataset.from_list([row for row in rows if row], features=schema.FEATURES)
+    rows = [
+        report.attempt(f"{file}, row {i}", lambda raw=raw: to_row(raw, locate, needs)) for i, raw in enumerate(raw_rows)
+    ]
+    return _dataset(rows, report)
 
 
 def load_image_folder(root: str | Path, on_error: OnError = "raise") -> datasets.Dataset:
@@ -50,10 +50,21 @@ def load_image_folder(root: str | Path, on_error: OnError = "raise") -> datasets
     Arguments and errors as for `load_image_folder_json`.
     """
     endings = Image.registered_extensions()
-    files = sorted(str(path) for path in Path(root).rglob("*") if path.suffix.lower() in endings and path.is_file())
+    root = Path(root)
+    paths = [path for path in root.rglob("*") if path.suffix.lower() in endings and path.is_file()]
+    files = sorted(str(path.relative_to(root)) for path in paths)
     if not files:
         raise ValueError(f"{root} holds no pictures (files ending in .png, .jpg, ...)")
     report = Report(on_error)
-    rows = [report.attempt(file, i, lambda file=file: to_row({"image": file})) for i, file in enumerate(files)]
+    rows = [
+        report.attempt(f"{root / file!s}, row {i}", lambda file=file: to_row({"image": find_picture(file, root)}))
+        for i, file in enumerate(files)
+    ]
+    return _dataset(rows, report)
+
+
+def _dataset(rows: list[dict | None], report: Report) -> datasets.Dataset:
+    """The good rows, after a word on the others."""
+    rows = [row for row in rows if row is not None]
     report.close(len(rows))
-    return datasets.Dataset.from_list([row for row in rows if row], features=schema.FEATURES)
+    return datasets.Dataset.from_list(rows, features=schema.FEATURES)

@@ -8,81 +8,93 @@ Rows may look like this (further keys are ignored):
 - `{"image": ..., "caption": "..."}`, `{"image": ..., "concepts" (or "labels"): ["...", ...]}`, `{"image": ...}`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 from .. import schema
 from .files import check_picture
+from .values import quoted, text
+
+Needs = Literal["answer", "picture"]
 
 PLACEHOLDER = "<image>"
 ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 
 
-def to_row(raw: dict, locate: Callable[[object], object] = lambda picture: picture) -> dict:
+def to_row(raw: dict, locate: Callable[[object], object] = lambda picture: picture, needs: Needs | None = None) -> dict:
     """A row of any kind in the list above -> a row of `schema.FEATURES`.
+
+    Text is text: but for `<image>` in a text that stands for a turn, nothing written in it is a mark.
 
     Args:
         raw: the row. Pictures are paths, `{"bytes": ..., "path": ...}` or PIL images.
         locate: from a picture as the row has it to one of these.
+        needs: what the row is for: an "answer" to learn (Setokim is trained on nothing else), one "picture" (SeTok).
 
     Raises:
         ValueError: what is wrong with the row.
     """
     if not isinstance(raw, dict):
-        raise ValueError(f"a row must be an object with keys, not {raw!r}")
-    raw = {key: value for key, value in raw.items() if value is not None}
-    if not {"image", "images", "messages", "conversations"} & set(raw):
-        raise ValueError(f"none of the keys image, images, messages, conversations; its keys: {', '.join(raw)}")
-    images = [locate(picture) for picture in _as_list(raw.get("images", raw.get("image", [])))]
-    masks = [locate(picture) for picture in _as_list(raw.get("masks", []))]
+        raise ValueError(f"a row must be an object with keys, not {quoted(raw)}")
+    given = {key: value for key, value in raw.items() if value is not None}
+    if not {"image", "images", "messages", "conversations"} & set(given):
+        raise ValueError(f"none of the keys image, images, messages, conversations; its keys: {quoted(list(raw))}")
+    images = [locate(picture) for picture in _as_list(given.get("images", given.get("image", [])))]
+    masks = [locate(picture) for picture in _as_list(given.get("masks", []))]
     sizes = [check_picture(picture) for picture in images]
-    names = _as_list(raw.get("concepts", raw.get("labels", [])))
-    if not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"concepts must be names, not {names!r}")
+    names = [text(name, "a name in concepts") for name in _as_list(given.get("concepts", given.get("labels", [])))]
 
-    if raw.get("messages") or "conversations" in raw:
-        messages, task = _messages(raw), "conversation"
-    elif isinstance(raw.get("caption"), str):
+    if given.get("messages", []) != [] or "conversations" in given:
+        messages, task = _messages(given), "conversation"
+    elif "caption" in given or ("caption" in raw and not names):  # a caption that is null is missing
         request = [schema.image(), schema.text("Describe the picture.")]
-        messages, task = schema.exchange(request, [schema.text(raw["caption"])]), "caption"
-    elif "caption" in raw:
-        raise ValueError(f"the caption must be text, not {raw['caption']!r}")
+        messages, task = schema.exchange(request, [schema.text(text(raw["caption"], "the caption"))]), "caption"
     else:
         messages, task = [], "concepts" if names else "reconstruction"
 
+    kinds = {key: text(given[key], key) for key in ("task", "question_type") if isinstance(given.get(key), str)}
     row = schema.row(
-        raw["task"] if isinstance(raw.get("task"), str) else task,
+        kinds.get("task", task),
         images=images,
         messages=messages,
         masks=masks,
         concepts=names,
-        question_type=raw["question_type"] if isinstance(raw.get("question_type"), str) else None,
+        question_type=kinds.get("question_type"),
     )
-    _check_row(row, sizes)
+    _check_masks(row, sizes)
+    _check_turns(row)
+    if needs == "answer" and not messages:
+        raise ValueError("no conversation or caption to learn from")
+    if needs == "picture" and len(images) != 1:
+        raise ValueError(f"{len(images)} pictures; SeTok is trained on rows with one")
     return row
 
 
 def _messages(raw: dict) -> list[dict]:
     """Structured messages from our own or from LLaVA's."""
     key, role_key, content_key = (
-        ("messages", "role", "content") if raw.get("messages") else ("conversations", "from", "value")
+        ("messages", "role", "content") if raw.get("messages", []) != [] else ("conversations", "from", "value")
     )
     turns = raw[key]
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
-        raise ValueError(f"{key} must be a list of turns, not {turns!r}")
+        raise ValueError(f"{key} must be a list of turns, not {quoted(turns)}")
     messages = []
     for turn in turns:
-        if turn.get(role_key) not in ROLES:
-            raise ValueError(f"{role_key!r} of a turn must be one of {', '.join(ROLES)}, not {turn.get(role_key)!r}")
-        content = turn.get(content_key)
+        role, content = turn.get(role_key), turn.get(content_key)
+        if not isinstance(role, str) or role not in ROLES:
+            raise ValueError(f"{role_key!r} of a turn must be one of {', '.join(ROLES)}, not {quoted(role)}")
         if isinstance(content, str):
             parts = _split_placeholders(content)
         elif isinstance(content, list) and all(map(_is_part, content)):
             parts = [{"type": part["type"], "text": part.get("text")} for part in content]
         else:
-            raise ValueError(f"{content_key!r} of a turn must be text or a list of parts, not {content!r}")
-        if not parts:
+            raise ValueError(f"{content_key!r} of a turn must be text or a list of parts, not {quoted(content)}")
+        written = "".join(part["text"] or "" for part in parts)
+        if written.strip():
+            text(written, f"{content_key!r} of a turn")
+        elif all(part["type"] == "text" for part in parts):
             raise ValueError("a turn is empty")
-        messages.append({"role": ROLES[turn[role_key]], "content": parts})
+        messages.append({"role": ROLES[role], "content": parts})
     return messages
 
 
@@ -101,24 +113,44 @@ def _is_part(part: object) -> bool:
     return isinstance(part.get("text"), str) if part["type"] == "text" else part.get("text") is None
 
 
-def _check_row(row: dict, sizes: list[tuple[int, int]]) -> None:
-    """What the parts of a row must have to do with one another; `sizes` are those of its images."""
-    parts = [part["type"] for turn in row["messages"] for part in turn["content"]]
-    if row["messages"]:
-        if parts.count("image") != len(row["images"]):
-            raise ValueError(f"{len(row['images'])} pictures but {parts.count('image')} places for them in the text")
-    elif len(row["images"]) != 1:
-        raise ValueError(f"a row without a conversation must have one picture, not {len(row['images'])}")
-    if row["masks"] and (row["concepts"] or not row["messages"]) and len(row["masks"]) != len(row["concepts"]):
-        raise ValueError(f"{len(row['masks'])} masks but {len(row['concepts'])} concepts")
-    if parts.count("mask") and parts.count("mask") != len(row["masks"]):
-        raise ValueError(f"{len(row['masks'])} masks but {parts.count('mask')} places for them in the text")
-    if row["masks"] and not sizes:
+def _check_turns(row: dict) -> None:
+    """Whether the conversation has something to learn, and a place for each picture."""
+    if not row["messages"]:
+        if len(row["images"]) != 1:
+            raise ValueError(f"a row without a conversation must have one picture, not {len(row['images'])}")
+        return
+    places = _kinds(row["messages"]).count("image")
+    if places != len(row["images"]):
+        raise ValueError(f"{len(row['images'])} pictures but {places} places for them in the text")
+    if not any(turn["role"] == "assistant" for turn in row["messages"]):
+        raise ValueError("no assistant's turn to learn from")
+
+
+def _check_masks(row: dict, sizes: list[tuple[int, int]]) -> None:
+    """Whether each mask has its picture, and its place or its name; `sizes` are those of the pictures."""
+    masks, kinds = row["masks"], _kinds(row["messages"])
+    places = kinds.count("mask")
+    if places and places != len(masks):
+        raise ValueError(f"{len(masks)} masks but {places} places for them in the text")
+    if (row["concepts"] or not places) and masks and len(masks) != len(row["concepts"]):
+        raise ValueError(f"{len(masks)} masks but {len(row['concepts'])} concepts")
+    if any(
+        part["type"] == "mask" for turn in row["messages"] if turn["role"] != "assistant" for part in turn["content"]
+    ):
+        raise ValueError("a mask stands in a turn that is not the assistant's, who alone draws masks")
+    if any(kinds[:place].count("image") != 1 for place, kind in enumerate(kinds) if kind == "mask"):
+        raise ValueError("a mask must follow the row's first picture, to which masks belong, and no second one")
+    if masks and not sizes:
         raise ValueError("masks without a picture")
-    for mask in row["masks"]:
+    for mask in masks:
         size = check_picture(mask, is_mask=True)
         if size != sizes[0]:
             raise ValueError(f"a mask has {size[0]}x{size[1]} pixels, its picture {sizes[0][0]}x{sizes[0][1]}")
+
+
+def _kinds(messages: Iterable[dict]) -> list[str]:
+    """The types of all parts, in order."""
+    return [part["type"] for turn in messages for part in turn["content"]]
 
 
 def _as_list(value: object) -> list:

@@ -4,9 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .values import quoted
+
 Segment = np.ndarray
 """A polygon, (n, 2) float32 of x and y in pixels; or the runs of a mask, (n,) int64: how many 0s, 1s, 0s, ... follow
 one another, column by column."""
+
+_FARTHEST = 2**31  # pixels from the corner, far within float32
 
 
 def draw_mask(segments: Sequence[Segment], width: int, height: int) -> np.ndarray:
@@ -50,18 +54,21 @@ def read_segments(segmentation: object, width: int, height: int) -> list[Segment
     elif isinstance(segmentation, list) and segmentation:
         segments = [_polygon(numbers, width, height) for numbers in segmentation]
     else:
-        raise ValueError(f"the segmentation must be polygons or run lengths, not {str(segmentation)[:80]!r}")
+        raise ValueError(f"the segmentation must be polygons or run lengths, not {quoted(segmentation)}")
     if not any(map(segment_area, segments)):
         raise ValueError("the segmentation covers nothing")
     return segments
 
 
 def _polygon(numbers: object, width: int, height: int) -> Segment:
-    if not isinstance(numbers, list) or len(numbers) < 6 or len(numbers) % 2 or not _all_are(numbers, (int, float)):
-        raise ValueError(f"a polygon must be x, y of three points or more, not {str(numbers)[:80]}")
+    if not isinstance(numbers, list) or len(numbers) < 6 or len(numbers) % 2 or not _all_are(numbers, int, float):
+        raise ValueError(f"a polygon must be x, y of three points or more, not {quoted(numbers)}")
+    outside = ValueError(f"a polygon lies outside the picture of {width}x{height} pixels: {quoted(numbers)}")
+    if not all(abs(number) < _FARTHEST for number in numbers):  # as NaN is not
+        raise outside
     polygon = np.array(numbers, np.float32).reshape(-1, 2)
-    if not ((polygon.max(0) > 0) & (polygon.min(0) < (width, height)) & np.isfinite(polygon).all(0)).all():
-        raise ValueError(f"a polygon lies outside the picture of {width}x{height} pixels: {str(numbers)[:80]}")
+    if not ((polygon.max(0) > 0) & (polygon.min(0) < (width, height))).all():
+        raise outside
     return polygon
 
 
@@ -70,11 +77,11 @@ def _runs(rle: dict, width: int, height: int) -> Segment:
     if isinstance(counts, str):
         counts = _decompress(counts)
     if not isinstance(counts, list) or not _all_are(counts, int) or min(counts, default=-1) < 0:
-        raise ValueError(f"run lengths must be a list or a string of integers of at least 0, not {str(counts)[:80]}")
+        raise ValueError(f"run lengths must be a list or a string of integers of at least 0, not {quoted(counts)}")
     if rle.get("size") != [height, width] or sum(counts) != width * height:
         raise ValueError(
-            f"the run lengths are of a mask of (height, width) {rle.get('size')} and sum to {sum(counts)}; the picture "
-            f"has {[height, width]}, {width * height} pixels"
+            f"the run lengths are of a mask of (height, width) {quoted(rle.get('size'))} and sum to {sum(counts)}; the "
+            f"picture has {[height, width]}, {width * height} pixels"
         )
     return np.array(counts, np.int64)
 
@@ -84,10 +91,12 @@ def _decompress(text: str) -> list[int]:
     with bit 5 for "more follows"; bit 4 of the last is the sign. From the fourth number on it is the difference to the
     number two before."""
     counts, value, shift = [], 0, 0
-    for code in text.encode():
-        group = code - ord("0")
+    for character in text:
+        group = ord(character) - ord("0")
         if not 0 <= group < 64:
-            raise ValueError(f"compressed run lengths hold the character {chr(code)!r}")
+            raise ValueError(f"compressed run lengths hold the character {character!r}")
+        if shift > 60:
+            raise ValueError("compressed run lengths hold a number of more than 64 bits")
         value |= (group & 31) << shift
         shift += 5
         if not group & 32:
@@ -99,5 +108,6 @@ def _decompress(text: str) -> list[int]:
     return counts
 
 
-def _all_are(values: list, kind: type | tuple[type, ...]) -> bool:
-    return all(isinstance(value, kind) for value in values)
+def _all_are(values: list, *kinds: type) -> bool:
+    """True and False are no numbers here."""
+    return all(type(value) in kinds for value in values)

@@ -153,7 +153,7 @@ def test_bad_files(tmp_path):
         load_coco(tmp_path / "missing.json", images)
     with pytest.raises(ValueError, match="'annotations' must be a list"):
         load_coco(*write(tmp_path, annotations=None))
-    with pytest.raises(ValueError, match="entry 0 must have the fields image_id, category_id"):
+    with pytest.raises(ValueError, match="entry 0: needed are the fields image_id, category_id"):
         load_coco(*write(tmp_path, annotations=[{"id": 1, "caption": "a dog"}]))
     with pytest.raises(ValueError, match="no rows"):
         load_coco(*write(tmp_path, annotations=[]))
@@ -172,7 +172,7 @@ def test_captions(tmp_path):
     assert rows["task"] == ["caption", "caption"]
     assert [row["messages"][1]["content"][0]["text"] for row in rows] == ["A dog sits.", "Two."]
     assert [row["images"][0].getpixel((0, 0))[0] for row in rows] == [200, 100]
-    with pytest.raises(ValueError, match="row 2: a text is needed"):
+    with pytest.raises(ValueError, match="entry 2: caption must be text, not None"):
         load_coco_captions(*write(tmp_path, annotations=[*captions, {"image_id": 100, "caption": None}]))
 
 
@@ -195,5 +195,5 @@ def test_referring_expressions(tmp_path):
         load_refcoco(tmp_path / "refs.json", *files, split="testA")
     refs[0]["ann_id"], refs[1]["sentences"] = 77, [{"sent": " "}]
     (tmp_path / "refs.json").write_text(json.dumps(refs))
-    with pytest.raises(ValueError, match=r"(?s)3 bad rows.*no annotation has the id 77.*a text is needed"):
+    with pytest.raises(ValueError, match=r"(?s)3 bad rows.*entry 1, 'sentences', entry 0: sent must be text.*no annotation has the id 77"):
         load_refcoco(tmp_path / "refs.json", *files)
