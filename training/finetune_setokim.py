@@ -13,6 +13,7 @@ from peft import LoraConfig
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
+from training.data.long_rows import without_long_rows
 from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
 from training.freezing import part_sizes, train_only
@@ -67,11 +68,14 @@ def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
         )
     if model_args.lora is None:
         train_only(model, model_args.trainable or ("model.language_model", "lm_head", *VISUAL_HEADS))
+    collator = SetokimCollator(processor, training_args.max_length, data_args.long_rows)
     trainer = SetokimSFTTrainer(
         model=model,
         args=training_args,
-        data_collator=SetokimCollator(processor, max_length=training_args.max_length),
-        train_dataset=load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed),
+        data_collator=collator,
+        train_dataset=without_long_rows(
+            load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed), collator
+        ),
         eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
         processing_class=processor,
         peft_config=None if model_args.lora is None else lora_config(model_args.lora),

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor
 from training.data.bpe_tokenizer import train_tokenizer
+from training.data.long_rows import without_long_rows
 from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
 from training.freezing import part_sizes, train_only
@@ -66,11 +67,12 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
         model, processor = build_model(model_args, train_data)
     train_only(model, model_args.trainable)
     logger.info("Parameters: %s", part_sizes(model))
+    collator = SetokimCollator(processor, training_args.max_length, data_args.long_rows)
     trainer = SetokimTrainer(
         model=model,
         args=training_args,
-        data_collator=SetokimCollator(processor, max_length=training_args.max_length),
-        train_dataset=train_data,
+        data_collator=collator,
+        train_dataset=without_long_rows(train_data, collator),
         eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
         processing_class=processor,
     )

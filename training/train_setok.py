@@ -147,11 +147,11 @@ def load_data(args: DataArguments):
         return train, [validation.scene(i) for i in range(args.eval_examples)], list(concept_names(args.vocabulary))
     root = Path(args.dataset)
     if (root / "data.json").is_file():
-        rows = load_image_folder_json(root, on_error=args.on_bad_rows)
+        rows = load_image_folder_json(root, on_error=args.on_bad_rows, needs="picture")
     elif root.is_dir():
         rows = load_image_folder(root, on_error=args.on_bad_rows)
     else:
-        rows = load_hub_dataset(args.dataset, "train", on_error=args.on_bad_rows)
+        rows = load_hub_dataset(args.dataset, "train", on_error=args.on_bad_rows, needs="picture")
     if len(rows) <= args.eval_examples:
         raise ValueError(f"{args.dataset} has {len(rows)} rows: not more than eval_examples = {args.eval_examples}.")
     held_out = rows.select(range(args.eval_examples))

@@ -22,7 +22,7 @@ class SetokimArguments:
     remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads the rows' columns itself"})
     prediction_loss_only: bool = field(default=True, metadata={"help": "evaluation measures the losses"})
     max_length: int | None = field(
-        default=2048, metadata={"help": "longest text in tokens, an image counted as one; longer rows are refused"}
+        default=2048, metadata={"help": "longest text in tokens, an image counted as one; longer rows: see long_rows"}
     )
     visual_learning_rate: float | None = field(
         default=None, metadata={"help": "learning rate outside the language model; default: the same"}

@@ -1,7 +1,7 @@
 """Several datasets as one, by weight."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -20,11 +20,13 @@ class Mixture:
     """A map-style dataset (`len`, `[index]`) whose rows are rows of several others; `mix` makes it.
 
     Args:
+        names: what the parts are called.
         parts: the datasets.
         part_of: (num_rows,) which of `parts` each row comes from.
         row_of: (num_rows,) which row of that part it is.
     """
 
+    names: tuple[str, ...]
     parts: tuple[MapDataset, ...]
     part_of: np.ndarray
     row_of: np.ndarray
@@ -37,6 +39,19 @@ class Mixture:
 
     def __iter__(self) -> Iterator[dict]:
         return map(self.__getitem__, range(len(self)))
+
+    def keep(self, part: int, rows: Sequence[int]) -> "Mixture":
+        """The same mixture with some rows of a part alone, in this order, again and again: no other part changes.
+
+        Raises:
+            ValueError: without rows.
+        """
+        if not len(rows):
+            raise ValueError(f"{self.names[part]}: no row is left; give the part the weight 0")
+        places = np.flatnonzero(self.part_of == part)
+        row_of = self.row_of.copy()
+        row_of[places] = np.asarray(rows)[np.arange(len(places)) % len(rows)]
+        return replace(self, row_of=row_of)
 
 
 def mix(parts: Mapping[str, MapDataset], weights: Mapping[str, float], num_rows: int, seed: int = 0) -> Mixture:
@@ -77,4 +92,4 @@ def mix(parts: Mapping[str, MapDataset], weights: Mapping[str, float], num_rows:
     # Row j of a part's n falls somewhere into the j-th of n equal pieces of the mixture.
     order = np.argsort((index + np.random.default_rng(seed).random(num_rows)) / counts[part_of], kind="stable")
     lengths = np.array([max(len(part), 1) for part in parts.values()])
-    return Mixture(tuple(parts.values()), part_of[order], (index % lengths[part_of])[order])
+    return Mixture(tuple(parts), tuple(parts.values()), part_of[order], (index % lengths[part_of])[order])

@@ -21,6 +21,7 @@ from pathlib import Path
 from .emoji_scenes import EmojiScenes, SceneConfig
 from .mixture import Mixture, mix
 from .readers import load_coco, load_coco_captions, load_hub_dataset, load_image_folder_json, load_refcoco
+from .setokim_collator import LongRows
 
 _LARGEST = 2**31  # scenes of an EmojiScenes part: more than any training sees
 
@@ -33,6 +34,9 @@ class MixtureArguments:
     train_examples: int = field(default=100_000, metadata={"help": "rows of the mixture in one epoch"})
     eval_examples: int = field(
         default=64, metadata={"help": "rows to evaluate on from each EmojiScenes part's validation split; 0: none"}
+    )
+    long_rows: LongRows = field(
+        default="refuse", metadata={"help": "what becomes of rows longer than max_length: 'refuse', 'skip' or 'cut'"}
     )
 
 
@@ -59,7 +63,8 @@ def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
 
 
 def load_part(part: dict, split: str):
-    """The rows of one part, from this split where the data have splits and the part names none."""
+    """The rows of one part, from this split where the data have splits and the part names none. All have an answer to
+    learn: others are bad rows here."""
     options = {key: value for key, value in part.items() if key not in ("dataset", "weight", "name")}
     dataset = str(part["dataset"])
     if dataset in LOADERS:
@@ -69,8 +74,9 @@ def load_part(part: dict, split: str):
     else:
         load = partial(load_hub_dataset, dataset)
     signature = inspect.signature(load)
-    if "split" in signature.parameters:
-        options.setdefault("split", split)
+    for key, value in (("split", split), ("needs", "answer")):
+        if key in signature.parameters:
+            options.setdefault(key, value)
     try:
         signature.bind(**options)
     except TypeError as error:
@@ -85,6 +91,8 @@ def _load_emoji_scenes(
     vocabulary: str = SceneConfig.vocabulary,
     image_size: int = SceneConfig.image_size,
 ) -> EmojiScenes:
+    if task == "concepts":
+        raise ValueError("The task concepts of EmojiScenes has no conversation to learn from: it trains SeTok.")
     scenes = SceneConfig(vocabulary=vocabulary, image_size=image_size)
     return EmojiScenes(split, _LARGEST, scenes, tasks=(task,), seed=seed)
 

@@ -43,14 +43,18 @@ class CocoMasks:
         region = self.regions[index]
         with Image.open(region.picture) as file:
             picture = ImageOps.exif_transpose(file)
-        request = schema.text(f"Segment {region.expression}.")
         return schema.row(
             "referring",
             images=[picture],
-            messages=schema.exchange([schema.image(), request], [schema.mask()]),
+            messages=self.messages(index),
             masks=[Image.fromarray(draw_mask(region.segments, *picture.size).astype(np.uint8) * 255)],
             concepts=[region.concept],
         )
+
+    def messages(self, index: int) -> list[dict]:
+        """Those of a row, without reading its picture."""
+        request = schema.text(f"Segment {self.regions[index].expression}.")
+        return schema.exchange([schema.image(), request], [schema.mask()])
 
     def __iter__(self) -> Iterator[dict]:
         return map(self.__getitem__, range(len(self)))
@@ -197,11 +201,11 @@ class _ById(dict):
 
     def __getitem__(self, key: object) -> dict:
         if key in self.repeated:
-            raise ValueError(f"more than one {self.what} has the id {key!r}: which is meant?")
+            raise ValueError(f"more than one {self.what} has the id {quoted(key)}: which is meant?")
         return super().__getitem__(key)
 
     def __missing__(self, key: object) -> dict:
-        raise ValueError(f"no {self.what} has the id {key!r}")
+        raise ValueError(f"no {self.what} has the id {quoted(key)}")
 
 
 def _entries(records: object, where: str, report: Report, **fields: Callable) -> dict[int, dict]:

@@ -32,7 +32,7 @@ def find_picture(name: object, *folders: Path) -> str:
     What a file names must lie in one of these folders, wherever the folders themselves lie.
 
     Raises:
-        ValueError: for no path, one to nowhere, and one that leads out of the folders: by `..`, from the root, by a link.
+        ValueError: for no path, one to nowhere, and one out of the folders: by `..`, from the root, or by a link.
     """
     path = text(name, "the path of a picture")
     found = [str(folder / path) for folder in folders if os.path.isfile(folder / path)]
