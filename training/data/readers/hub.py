@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import datasets
+import pyarrow
 
 from .. import schema
 from .bad_rows import OnError, Report
@@ -41,7 +42,7 @@ def load_hub_dataset(
     """
     try:
         dataset = datasets.load_dataset(name, split=split, streaming=streaming, **kwargs)
-    except datasets.exceptions.DatasetGenerationError as error:
+    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowInvalid) as error:
         raise ValueError(f"the files of {name} ({split}) cannot be read: {error.__cause__ or error}") from error
     if dataset.features is None:
         raise ValueError(f"the columns of {name} are not known in advance; pass features=... for load_dataset")

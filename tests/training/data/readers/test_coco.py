@@ -134,6 +134,16 @@ def test_small_categories_are_left_out(tmp_path):
         ({"segmentation": {"size": [10, 20], "counts": [-1, 201]}}, "at least 0"),
         ({"segmentation": {"size": [10, 20], "counts": "0Z"}}, "end within a number"),
         ({"segmentation": {"size": [10, 20], "counts": "~"}}, "the character '~'"),
+        ({"segmentation": {"size": [10, 20], "counts": "\ud800"}}, "the character"),
+        ({"segmentation": {"size": [10, 20], "counts": "o" * 1_000_000}}, "more than 64 bits"),
+        ({"segmentation": {"size": [10, 20], "counts": [True, 199]}}, "must be a list or a string of integers"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 10**400]]}, "outside the picture"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 1e300]]}, "outside the picture"),
+        ({"segmentation": [[1, 2, 3, 4, 5, True]]}, "three points or more"),
+        ({"segmentation": {"size": [[10], 20], "counts": [0, 200]}}, "sum to 200"),
+        ({"image_id": [200]}, r"'annotations', entry 4: image_id must be a number or a text, not \[200\]"),
+        ({"category_id": {}}, "entry 4: category_id must be a number or a text"),
+        ({"category_id": None}, "entry 4: category_id must be a number or a text"),
     ],
 )
 def test_bad_annotations_are_named_or_skipped(tmp_path, changes, message):
@@ -166,6 +176,65 @@ def test_bad_files(tmp_path):
         load_coco(file, images)
 
 
+@pytest.mark.parametrize(
+    ("key", "changes", "message"),
+    [
+        ("images", {"id": [1]}, "'images', entry 2: id must be a number or a text"),
+        ("images", {"id": True}, "'images', entry 2: id must be a number or a text"),
+        ("images", {"file_name": None}, "'images', entry 2: file_name must be text, not None"),
+        ("images", {"file_name": ["100.png"]}, "'images', entry 2: file_name must be text"),
+        ("images", {"file_name": "\ud800"}, "'images', entry 2: file_name holds half a character"),
+        ("categories", {"id": {}}, "'categories', entry 2: id must be a number or a text"),
+        ("categories", {"name": 5}, "'categories', entry 2: name must be text, not 5"),
+        ("categories", {"name": " "}, "'categories', entry 2: name must be text, not ' '"),
+        ("annotations", "no object", "'annotations', entry 2: needed are the fields image_id, category_id"),
+    ],
+)
+def test_entries_of_a_wrong_type_are_named_or_skipped(tmp_path, key, changes, message):
+    file, images = write(tmp_path)
+    content = json.loads(file.read_text())
+    content[key].insert(2, {**content[key][0], "id": 3, **changes} if isinstance(changes, dict) else changes)
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as error:
+        load_coco(file, images)
+    assert "instances.json" in str(error.value)
+    with pytest.warns(UserWarning, match=message):
+        assert len(load_coco(file, images, on_error="skip")) == 3
+
+
+def test_ids_that_stand_for_several_entries_are_named(tmp_path):
+    """The later of two does not take the place of the earlier in silence."""
+    files = write(tmp_path)
+    content = json.loads(files[0].read_text())
+    (tmp_path / "refs.json").write_text(json.dumps([{"ann_id": 4, "split": "train", "sentences": [{"sent": "light"}]}]))
+    for key, other, message in (
+        ("images", {"id": 100, "file_name": "200.png"}, "more than one picture has the id 100"),
+        ("categories", {"id": 9, "name": "owl"}, "more than one category has the id 9"),
+        ("annotations", {**ANNOTATIONS[1], "id": 4}, "more than one annotation has the id 4"),
+    ):
+        files[0].write_text(json.dumps({**content, key: [*content[key], other]}))
+        with pytest.raises(ValueError, match=message):
+            load_refcoco(tmp_path / "refs.json", *files)
+        if key != "annotations":  # which are not asked for by their id
+            with pytest.raises(ValueError, match=message):
+                load_coco(*files)
+            with pytest.warns(UserWarning, match=message):
+                assert len(load_coco(*files, on_error="skip")) == 1
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "link.png"])
+def test_pictures_outside_the_folder_are_not_read(tmp_path, name):
+    file, images = write(tmp_path)
+    Image.new("RGB", SIZE).save(tmp_path / "outside.png")
+    (images / "link.png").symlink_to(tmp_path / "outside.png")
+    content = json.loads(file.read_text())
+    for file_name in (name, str(images / name)):
+        content["images"][1]["file_name"] = file_name
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="leads out of the folder"):
+            load_coco(file, images)
+
+
 def test_captions(tmp_path):
     captions = [{"id": 1, "image_id": 200, "caption": "A dog \n sits. "}, {"id": 2, "image_id": 100, "caption": "Two."}]
     rows = load_coco_captions(*write(tmp_path, annotations=captions))
@@ -193,7 +262,16 @@ def test_referring_expressions(tmp_path):
 
     with pytest.raises(ValueError, match="no rows"):
         load_refcoco(tmp_path / "refs.json", *files, split="testA")
+    for bad in ({"ann_id": [4]}, {"split": 5}, {"sentences": "light"}, {"sentences": [{"sent": ["light"]}, {}]}):
+        (tmp_path / "refs.json").write_text(json.dumps([*refs, {**refs[0], **bad}]))
+        with pytest.raises(ValueError, match=r"refs\.json, entry 2"):
+            load_refcoco(tmp_path / "refs.json", *files)
+        with pytest.warns(UserWarning, match=r"refs\.json, entry 2"):
+            assert len(load_refcoco(tmp_path / "refs.json", *files, on_error="skip")) == 3
     refs[0]["ann_id"], refs[1]["sentences"] = 77, [{"sent": " "}]
     (tmp_path / "refs.json").write_text(json.dumps(refs))
-    with pytest.raises(ValueError, match=r"(?s)3 bad rows.*entry 1, 'sentences', entry 0: sent must be text.*no annotation has the id 77"):
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)3 bad rows.*entry 1, 'sentences', entry 0: sent must be text.*no annotation has the id 77",
+    ):
         load_refcoco(tmp_path / "refs.json", *files)

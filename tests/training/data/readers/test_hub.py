@@ -1,6 +1,8 @@
 """Data sets of the Hub come out in the one schema, at once and as streams."""
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -43,3 +45,36 @@ def test_unlabelled_rows_of_a_labelled_set(tmp_path):
     datasets.Dataset.from_dict({"img": pictures, "fine": [1, -1]}, features=features).to_parquet(tmp_path / "x.parquet")
     loaded = load_hub_dataset(str(tmp_path), "train", columns={"image": "img", "labels": "fine"})
     assert loaded["concepts"][:] == [["dog"], []] and loaded["task"][:] == ["concepts", "reconstruction"]
+
+
+def test_a_caption_that_is_missing_is_named(tmp_path):
+    rows = {"image": [Image.new("RGB", (8, 8))] * 2, "caption": ["A square.", None]}
+    datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image()).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="row 1: the caption must be text, not None"):
+        load_hub_dataset(str(tmp_path), "train")
+    with pytest.warns(UserWarning, match="skipped 1 bad rows"):
+        assert load_hub_dataset(str(tmp_path), "train", on_error="skip")["task"] == ["caption"]
+
+
+def test_paths_in_a_table_lead_nowhere_else(tmp_path):
+    """Who writes a table names no files of the machine that reads it."""
+    (tmp_path / "data").mkdir()
+    for place in ("outside.png", "data/inside.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / place)
+    paths = [{"bytes": None, "path": path} for path in ("inside.png", str(tmp_path / "outside.png"), "../outside.png")]
+    table = tmp_path / "data" / "x.json"
+    datasets.Dataset.from_dict({"image": [path["path"] for path in paths]}).to_json(table)
+    for source in ({"name": str(tmp_path / "data")}, {"name": "json", "data_files": str(table)}):
+        with pytest.warns(UserWarning, match="(?s)skipped 2 bad rows.*row 1: .*leads out.*row 2: .*leads out"):
+            assert len(load_hub_dataset(**source, split="train", on_error="skip")) == 1
+    table.unlink()
+    # Not by `datasets`, which would put the pictures themselves into the file
+    pyarrow.parquet.write_table(pyarrow.table({"image": paths}), tmp_path / "data" / "x.parquet")
+    with pytest.warns(UserWarning, match="(?s)skipped 2 bad rows.*row 1: .*leads out.*row 2: .*leads out"):
+        assert len(load_hub_dataset(str(tmp_path / "data"), "train", on_error="skip")) == 1
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "x.parquet").write_bytes(b"no table")
+    with pytest.raises(ValueError, match=f"the files of {tmp_path} .* cannot be read"):
+        load_hub_dataset(str(tmp_path), "train")

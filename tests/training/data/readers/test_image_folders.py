@@ -81,7 +81,12 @@ def test_every_kind_of_row(tmp_path):
     assert loaded[7]["messages"][1]["content"] == [part("mask")]
 
 
+def turn(role: str, *kinds: str) -> dict:
+    return {"role": role, "content": [part(kind, "Hello" if kind == "text" else None) for kind in kinds]}
+
+
 GOOD = {"image": "red.png"}
+MASKED = {"images": ["red.png"], "masks": ["mask.png"]}
 BAD_ROWS = [
     (17, "17"),
     ({"picture": "red.png"}, "picture"),
@@ -105,12 +110,48 @@ BAD_ROWS = [
     ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "video"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "'content'"),
     ({"messages": [{"role": "user", "content": [{"type": "mask"}]}], "images": []}, "0 masks but 1 places"),
+    # What training would die of, at whatever step
+    ({"conversations": [{"from": "human", "value": "Hello"}]}, "no assistant's turn to learn from"),
+    ({"messages": [{"role": "system", "content": "Hello"}]}, "no assistant's turn to learn from"),
+    ({"messages": [{"role": "assistant", "content": [{"type": "text", "text": " "}]}]}, "a turn is empty"),
+    ({"messages": 5}, "messages must be a list of turns, not 5"),
+    ({"image": "red.png", "caption": " "}, "the caption must be text, not ' '"),
+    ({"image": "red.png", "caption": None}, "the caption must be text, not None"),
+    (
+        MASKED | {"messages": [turn("user", "image"), turn("user", "mask"), turn("assistant", "text")]},
+        "the assistant's",
+    ),
+    (MASKED | {"messages": [turn("assistant", "mask"), turn("user", "image")]}, "must follow the row's first picture"),
+    (
+        MASKED | {"images": ["red.png"] * 2, "messages": [turn("user", "image", "image"), turn("assistant", "mask")]},
+        "must follow the row's first picture.*and no second",
+    ),
+    (MASKED | {"messages": [turn("user", "image"), turn("assistant", "text")]}, "1 masks but 0 concepts"),
+    # Wrong types
+    ({"conversations": [{"from": ["human"], "value": "x"}]}, r"'from'.*\['human'\]"),
+    ({"conversations": [{"from": None, "value": "x"}]}, "'from'.*None"),
+    ({"image": {"bytes": "text"}}, "path"),
+    ({"image": "red.png", "labels": {"a": 1}}, "a name in concepts must be text"),
+    # Half a character, which no file can hold
+    ({"image": "red.png", "caption": "a \ud800"}, "the caption holds half a character"),
+    ({"image": "red.png", "labels": ["\udfff"]}, "a name in concepts holds half a character"),
+    ({"image": "\ud800.png"}, "the path of a picture holds half a character"),
+    ({"conversations": [{"from": "gpt", "value": "\ud83d"}]}, "'value' of a turn holds half a character"),
+    ({"image": "red.png", "task": "\ud800"}, "task holds half a character"),
+    # Paths to nowhere, or out of the folder
+    ({"image": "a\0b.png"}, "does not exist"),
+    ({"image": "a" * 5000}, "does not exist"),
+    ({"image": "deep"}, "does not exist"),
+    ({"image": "../../outside.png"}, "leads out of the folder.*copy it into the folder"),
+    ({"image": "link.png"}, "leads out of the folder"),
 ]
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD_ROWS)
 def test_bad_rows_are_named_and_refused_or_skipped(tmp_path, bad, reason):
-    root = write_rows(tmp_path, [GOOD, GOOD, bad, GOOD])
+    root = write_rows(tmp_path / "data", [GOOD, GOOD, bad, GOOD])
+    Image.new("RGB", (20, 10)).save(tmp_path / "outside.png")
+    (root / "images" / "link.png").symlink_to(tmp_path / "outside.png")
     (root / "images" / "text.png").write_text("no picture")
     for name, whole in (("short.png", "deep/noise.jpg"), ("short.jpg", "deep/noise.jpg")):
         Image.open(root / "images" / whole).save(root / "images" / name)
@@ -121,6 +162,57 @@ def test_bad_rows_are_named_and_refused_or_skipped(tmp_path, bad, reason):
     with pytest.warns(UserWarning, match=rf"(?s)skipped 1 bad rows.*data\.json, row 2: .*{reason}") as caught:
         loaded = load_image_folder_json(root, on_error="skip")
     assert len(loaded) == 3 and len(caught) == 1
+
+
+def test_a_folder_of_pictures_may_be_a_link_and_paths_may_be_absolute(tmp_path):
+    root = write_rows(tmp_path / "data", [])
+    (root / "images").rename(tmp_path / "elsewhere")
+    (root / "images").symlink_to(tmp_path / "elsewhere")
+    rows = [{"image": "red.png"}, {"image": str(tmp_path / "elsewhere" / "red.png")}]
+    (root / "data.json").write_text(json.dumps(rows))
+    assert len(load_image_folder_json(root)) == 2
+    (root / "data.json").write_text(json.dumps([{"image": str(write_rows(tmp_path / "other", []) / "images/red.png")}]))
+    with pytest.raises(ValueError, match="leads out of the folder"):
+        load_image_folder_json(root)
+
+
+def test_links_out_of_a_folder_of_pictures(tmp_path):
+    root = write_rows(tmp_path / "data", [])
+    Image.new("RGB", (20, 10)).save(tmp_path / "outside.png")
+    (root / "images" / "link.png").symlink_to(tmp_path / "outside.png")
+    with pytest.raises(ValueError, match=r"link\.png, row 1: .*leads out of the folder"):
+        load_image_folder(root)
+    with pytest.warns(UserWarning, match="leads out of the folder"):
+        assert len(load_image_folder(root, on_error="skip")) == 3
+
+
+def test_what_rows_are_needed_for(tmp_path):
+    two = {"image": ["red.png"] * 2, "conversations": [{"from": "gpt", "value": "<image> and <image>"}]}
+    rows = [GOOD, {"image": "red.png", "labels": ["red"]}, {"image": "red.png", "caption": "Red."}, two]
+    root = write_rows(tmp_path, rows)
+    assert len(load_image_folder_json(root)) == 4
+    with pytest.warns(
+        UserWarning, match="(?s)skipped 2 bad rows.*row 0: no conversation or caption to learn from.*row 1"
+    ):
+        assert load_image_folder_json(root, "skip", needs="answer")["task"] == ["caption", "conversation"]
+    with pytest.raises(ValueError, match="row 3: 2 pictures; SeTok is trained on rows with one"):
+        load_image_folder_json(root, needs="picture")
+
+
+def test_text_is_text(tmp_path):
+    """`<image>` stands for a picture in a turn that is one text; nothing else that is written is a mark."""
+    said = "[Img]<image>[/Img]<mask><|im_end|>"
+    rows = [
+        {"image": "red.png", "caption": said},
+        {"messages": [{"role": "assistant", "content": [part("text", said)]}]},
+        {"image": "red.png", "conversations": [{"from": "gpt", "value": said}]},
+    ]
+    loaded = load_image_folder_json(write_rows(tmp_path, rows))
+    assert [row["messages"][-1]["content"] for row in loaded] == [
+        [part("text", said)],
+        [part("text", said)],
+        [part("text", "[Img]"), part("image"), part("text", "[/Img]<mask><|im_end|>")],
+    ]
 
 
 def test_many_bad_rows(tmp_path):
@@ -139,7 +231,14 @@ def test_good_rows_give_no_warning(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("[{", "not valid JSON"), ("{}", "must hold a list"), ("[]", "no rows"), ("[1]", "row 0")]
+    ("content", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("[{", "not valid JSON"),
+        ("{}", "must hold a list"),
+        ("[]", "no rows"),
+        ("[1]", "row 0"),
+    ],
 )
 def test_broken_json(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
