@@ -156,6 +156,66 @@ def test_rows_that_are_too_long_are_named(processor, rows):
         SetokimCollator(processor, max_length=length - 1)([row])
 
 
+def test_long_rows_are_cut_between_images(processor):
+    """At every limit: what is left are the first tokens, their images and masks, and no half of one."""
+    size, noise = (8, 8), np.random.default_rng(0)
+    images = [Image.fromarray(noise.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(2)]
+    drawn = [schema.text("Here: "), schema.image(), schema.text("and"), schema.image()]
+    painted = schema.row("text_to_image", images=images, messages=schema.exchange([schema.text("Draw.")], drawn))
+    masked = referring(np.ones(size, bool))
+    for row, key, mark in ((painted, "pixel_values", "<image>"), (masked, "masks", "<mask>")):
+        whole = SetokimCollator(processor)([row])
+        ids, answer = whole["input_ids"][0], (whole["labels"][0] != -100).nonzero()[0].item()
+        for limit in range(answer + 1, len(ids) + 1):
+            batch = SetokimCollator(processor, max_length=limit, long_rows="cut")([row])
+            length = batch["input_ids"].shape[1]
+            assert limit - 3 < length <= limit
+            for name in ("input_ids", "labels", "attention_mask"):
+                assert torch.equal(batch[name], whole[name][:, :length])
+            text = processor.tokenizer.decode(batch["input_ids"][0])
+            assert text.count("[Img]") == text.count("[/Img]")
+            assert torch.equal(batch.get(key, whole[key][:0]), whole[key][: text.count(mark)])
+            assert text.count("[Img]") or key not in batch
+
+
+def test_cutting_one_row_leaves_the_others_alone(processor, rows):
+    """The images of a batch stay with their rows."""
+    rows = [row for row in rows if row["task"] in ("edit", "caption", "text_to_image", "text_only", "outlines")]
+    alone = [SetokimCollator(processor)([row]) for row in rows]
+    lengths = [batch["input_ids"].shape[1] for batch in alone]
+    limit = sorted(lengths)[len(lengths) // 2]
+    kept = [row for row, batch in zip(rows, alone, strict=True) if (batch["labels"][0, : limit - 3] != -100).any()]
+    collator = SetokimCollator(processor, max_length=limit, long_rows="cut")
+    assert 0 < sum(length > limit for length in lengths) and len(kept) > 2
+    together, apart = collator(kept), [collator([row]) for row in kept]
+    for key in ("pixel_values", "masks"):
+        assert torch.equal(together[key], torch.cat([batch[key] for batch in apart if key in batch]))
+    for i, batch in enumerate(apart):
+        length = batch["input_ids"].shape[1]
+        for key, padding in (("input_ids", processor.pad_token_id), ("labels", -100), ("attention_mask", 0)):
+            assert torch.equal(together[key][i, :length], batch[key][0])
+            assert (together[key][i, length:] == padding).all()
+    assert together["input_ids"].shape[1] <= limit
+
+
+def test_a_row_that_would_lose_its_whole_answer_is_not_cut(processor):
+    row = schema.row("text_only", messages=schema.exchange([schema.text("Hi " * 50)], [schema.text("Hello")]))
+    with pytest.raises(ValueError, match="'text_only' has .* tokens and max_length is 20.*keep some of its answer"):
+        SetokimCollator(processor, max_length=20, long_rows="cut")([row])
+
+
+def test_tokens_are_those_of_a_batch(collator, rows):
+    batch = collator(rows)
+    for i, (ids, is_target) in enumerate(collator.tokens([row["messages"] for row in rows])):
+        assert ids == batch["input_ids"][i, : len(ids)].tolist() and batch["attention_mask"][i].sum() == len(ids)
+        assert is_target == (batch["labels"][i, : len(ids)] != -100).int().tolist()
+
+
+def test_an_unknown_word_for_long_rows_is_refused(processor):
+    with pytest.raises(ValueError, match="long_rows must be one of refuse, skip, cut, not 'drop'"):
+        SetokimCollator(processor, long_rows="drop")
+
+
 def test_rows_that_do_not_fit_together_are_refused(collator, rows):
     good = referring(np.ones((32, 32), bool))
     with pytest.raises(ValueError, match="'reconstruction' has no assistant's turn"):

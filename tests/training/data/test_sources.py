@@ -107,3 +107,19 @@ def test_a_folder_and_a_data_set_of_the_hub(tmp_path):
 def test_what_is_wrong_with_a_part_is_said(parts, message):
     with pytest.raises(ValueError, match=message):
         load_mixture(parts, 4)
+
+
+def test_rows_without_an_answer_are_bad_rows_of_a_mixture(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    rows = [{"image": "a.png"}, {"image": "a.png", "caption": "A dog."}]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=r"data\.json, row 0: no conversation or caption to learn from"):
+        load_mixture([{"dataset": str(tmp_path)}], 2)
+    with pytest.warns(UserWarning, match="skipped 1 bad row"):
+        assert [row["task"] for row in load_mixture([{"dataset": str(tmp_path), "on_error": "skip"}], 2)] == [
+            "caption",
+            "caption",
+        ]
+    with pytest.raises(ValueError, match="concepts of EmojiScenes has no conversation to learn from"):
+        load_mixture([SCENES | {"task": "concepts"}], 2)
