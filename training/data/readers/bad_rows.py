@@ -10,12 +10,12 @@ _SHOWN = 10  # problems spelled out in an error
 
 
 class Report:
-    """Collects what is wrong with rows and says it once, in the way that the caller chose."""
+    """Collects what is wrong with the rows of `source` and says it once, in the way that the caller chose."""
 
-    def __init__(self, on_error: OnError):
+    def __init__(self, source: str, on_error: OnError):
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
-        self.on_error = on_error
+        self.source, self.on_error = source, on_error
         self.problems: list[str] = []
 
     def attempt(self, where: str, make: Callable[[], Made]) -> Made | None:
@@ -32,7 +32,8 @@ class Report:
         if bad:
             if self.on_error == "raise":
                 first = "\n  ".join([*self.problems[:_SHOWN], *(["..."] if bad > _SHOWN else [])])
-                raise ValueError(f'{bad} bad rows (on_error="skip" leaves them out):\n  {first}')
-            warnings.warn("\n  ".join([f"skipped {bad} bad rows:", *self.problems]), stacklevel=3)
+                raise ValueError(f'{self.source}: {bad} bad rows (on_error="skip" leaves them out):\n  {first}')
+            warnings.warn("\n  ".join([f"{self.source}: skipped {bad} bad rows:", *self.problems]), stacklevel=3)
         if kept == 0:
-            raise ValueError("no row is left: all are bad (see the warning)" if bad else "no rows")
+            left = "no row is left, all are bad (see the warning)" if bad else "there are no rows in it"
+            raise ValueError(f"{self.source}: {left}")

@@ -78,7 +78,7 @@ def load_coco(
     Raises:
         ValueError: for a file that is not in this format, for bad rows as `on_error` says, if no row is left.
     """
-    report = Report(on_error)
+    report = Report(str(annotations), on_error)
     coco = _Coco(annotations, images, report)
     names = coco.by_id("category", "categories", name=text)
     objects = coco.records("annotations", image_id=identifier, category_id=identifier)
@@ -93,7 +93,7 @@ def load_coco(
 
     place = {image_id: position for position, image_id in enumerate(coco.pictures)}
     keys = sorted(groups, key=lambda key: place.get(key[0], len(place)))  # stable; unknown pictures are reported last
-    return CocoMasks(_rows(coco.file, {groups[key][0]: partial(region, *key) for key in keys}, report))
+    return CocoMasks(_rows({groups[key][0]: partial(region, *key) for key in keys}, report))
 
 
 def load_refcoco(
@@ -116,7 +116,7 @@ def load_refcoco(
     Raises:
         ValueError: as for `load_coco`.
     """
-    report = Report(on_error)
+    report = Report(str(refs), on_error)
     coco = _Coco(annotations, images, report)
     names = coco.by_id("category", "categories", name=text)
     objects = coco.by_id("annotation", "annotations", image_id=identifier, category_id=identifier)
@@ -133,7 +133,7 @@ def load_refcoco(
         if split in (None, ref["split"]):
             sentences = _entries(ref["sentences"], f"{refs}, entry {index}, 'sentences'", report, sent=text)
             rows |= {(index, i): partial(region, ref["ann_id"], s["sent"]) for i, s in sentences.items()}
-    return CocoMasks(_rows(str(refs), rows, report))
+    return CocoMasks(_rows(rows, report))
 
 
 def load_coco_captions(annotations: str | Path, images: str | Path, on_error: OnError = "raise") -> datasets.Dataset:
@@ -141,7 +141,7 @@ def load_coco_captions(annotations: str | Path, images: str | Path, on_error: On
 
     Arguments and errors as for `load_coco`.
     """
-    report = Report(on_error)
+    report = Report(str(annotations), on_error)
     coco = _Coco(annotations, images, report)
 
     def row(image_id: int, caption: str) -> dict:
@@ -149,7 +149,7 @@ def load_coco_captions(annotations: str | Path, images: str | Path, on_error: On
 
     records = coco.records("annotations", image_id=identifier, caption=text)
     rows = {index: partial(row, record["image_id"], record["caption"]) for index, record in records.items()}
-    return datasets.Dataset.from_list(_rows(coco.file, rows, report), features=schema.FEATURES)
+    return datasets.Dataset.from_list(_rows(rows, report), features=schema.FEATURES)
 
 
 class _Coco:
@@ -223,12 +223,12 @@ def _entries(records: object, where: str, report: Report, **fields: Callable) ->
     return {i: record for i, record in made.items() if record is not None}
 
 
-def _rows(file: str, rows: dict[object, Callable[[], object]], report: Report) -> list:
+def _rows(rows: dict[object, Callable[[], object]], report: Report) -> list:
     """What the values of `rows` make, less what is bad and what is None; the keys say where in the file they are."""
-    made = [report.attempt(f"{file}, row {place}", make) for place, make in rows.items()]
+    made = [report.attempt(f"{report.source}, row {place}", make) for place, make in rows.items()]
     made = [row for row in made if row is not None]
     if rows and not made and not report.problems:
-        raise ValueError(f"{file}: no row is left, all objects are too small")
+        raise ValueError(f"{report.source}: no row is left, all objects are too small")
     report.close(len(made))
     return made
 

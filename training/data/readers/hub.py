@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 import datasets
-import pyarrow
 
 from .. import schema
 from .bad_rows import OnError, Report
@@ -30,7 +29,7 @@ def load_hub_dataset(
         columns: our key -> the data set's column, where they differ, such as `{"image": "jpg", "caption": "txt"}`.
             Class labels become their names.
         on_error: as for `load_image_folder_json`. A stream meets bad rows as it goes: it raises at the first batch
-            that has some, or warns once for each such batch.
+            that has some, or warns once for each such batch. What is wrong with its files `datasets` says as it goes.
         needs: as for `load_image_folder_json`.
         **kwargs: passed to `datasets.load_dataset`.
 
@@ -38,12 +37,12 @@ def load_hub_dataset(
     data, if they have one here.
 
     Raises:
-        ValueError: for files that cannot be read, if `columns` names a column that does not exist, and for bad rows.
+        ValueError: for what `load_dataset` cannot read, a column of `columns` that does not exist, and bad rows.
     """
     try:
         dataset = datasets.load_dataset(name, split=split, streaming=streaming, **kwargs)
-    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowInvalid) as error:
-        raise ValueError(f"the files of {name} ({split}) cannot be read: {error.__cause__ or error}") from error
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:  # of which few name the file
+        raise ValueError(f"the data set {name} ({split}) cannot be read: {error.__cause__ or error}") from error
     if dataset.features is None:
         raise ValueError(f"the columns of {name} are not known in advance; pass features=... for load_dataset")
     columns = columns or {}
@@ -58,14 +57,15 @@ def load_hub_dataset(
             dataset = dataset.cast_column(key, datasets.List(datasets.Image(decode=False)))
 
     locate = partial(_locate, folder=_folder(name, **kwargs), found=_finds_pictures(dataset))
-    total = Report(on_error)
+    source = f"{name} ({split})"
+    total = Report(source, on_error)
 
     def convert(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
-        report = Report(on_error) if streaming else total
+        report = Report(source, on_error) if streaming else total
         rows = []
         for position, index in enumerate(indices):
             raw = {key: _named(batch[column][position], label_names[key]) for key, column in columns.items()}
-            rows.append(report.attempt(f"{name} ({split}), row {index}", lambda raw=raw: to_row(raw, locate, needs)))
+            rows.append(report.attempt(f"{source}, row {index}", lambda raw=raw: to_row(raw, locate, needs)))
         if streaming:
             report.close()
         return {key: [row[key] for row in rows if row] for key in schema.FEATURES}

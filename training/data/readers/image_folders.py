@@ -37,7 +37,7 @@ def load_image_folder_json(
     def locate(path: object) -> str:
         return find_picture(path, root / "images", root)
 
-    report = Report(on_error)
+    report = Report(str(file), on_error)
     rows = [
         report.attempt(f"{file}, row {i}", lambda raw=raw: to_row(raw, locate, needs)) for i, raw in enumerate(raw_rows)
     ]
@@ -55,7 +55,7 @@ def load_image_folder(root: str | Path, on_error: OnError = "raise") -> datasets
     files = sorted(str(path.relative_to(root)) for path in paths)
     if not files:
         raise ValueError(f"{root} holds no pictures (files ending in .png, .jpg, ...)")
-    report = Report(on_error)
+    report = Report(str(root), on_error)
     rows = [
         report.attempt(f"{root / file!s}, row {i}", lambda file=file: to_row({"image": find_picture(file, root)}))
         for i, file in enumerate(files)

@@ -76,5 +76,5 @@ def test_paths_in_a_table_lead_nowhere_else(tmp_path):
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"no table")
-    with pytest.raises(ValueError, match=f"the files of {tmp_path} .* cannot be read"):
+    with pytest.raises(ValueError, match=f"the data set {tmp_path} .* cannot be read"):
         load_hub_dataset(str(tmp_path), "train")

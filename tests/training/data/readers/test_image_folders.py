@@ -236,7 +236,7 @@ def test_good_rows_give_no_warning(tmp_path):
         ("[" * 100_000, "nested too deeply"),
         ("[{", "not valid JSON"),
         ("{}", "must hold a list"),
-        ("[]", "no rows"),
+        ("[]", "no rows in it"),
         ("[1]", "row 0"),
     ],
 )
