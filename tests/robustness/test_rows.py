@@ -8,8 +8,6 @@ from pathlib import Path
 from random import Random
 
 import datasets
-import pyarrow
-import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -148,16 +146,14 @@ def table(folder: Path, random: Random) -> None:
     }
     names = random.sample(list(columns), random.randrange(1, 5))
     rows = random.randrange(4)
-    content = pyarrow.table({name: [columns[name]() for _ in range(rows)] for name in names})
+    content = datasets.Dataset.from_dict({name: [columns[name]() for _ in range(rows)] for name in names})
     path = folder / "train.parquet"
     for picture in sorted((folder / "images").iterdir()):
         picture.unlink()
-    if random.random() < 0.5 and {"image", "label"} <= set(names):
-        features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
-        content = content.select(["image", "label"])
-        metadata = {"huggingface": json.dumps({"info": {"features": datasets.Features(features).to_dict()}})}
-        content = content.replace_schema_metadata(metadata)
-    pyarrow.parquet.write_table(content, path)
+    if random.random() < 0.5 and "label" in names and rows:
+        content = content.cast_column("label", datasets.ClassLabel(names=["cat", "dog"]))
+        content = content.rename_column("label", "labels")
+    content.to_parquet(path)
     if random.random() < 0.1:
         path.write_bytes(damaged_bytes(path.read_bytes(), random))
 

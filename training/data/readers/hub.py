@@ -42,7 +42,7 @@ def load_hub_dataset(
     try:
         dataset = datasets.load_dataset(name, split=split, streaming=streaming, **kwargs)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:  # of which few name the file
-        raise ValueError(f"the data set {name} ({split}) cannot be read: {error.__cause__ or error}") from error
+        raise ValueError(f"the data set {name} ({split}) cannot be read: {error} {error.__cause__ or ''}") from error
     if dataset.features is None:
         raise ValueError(f"the columns of {name} are not known in advance; pass features=... for load_dataset")
     columns = columns or {}

@@ -51,20 +51,10 @@ def test_good_content_is_read(name, root, processor):
     assert are_trainable(load(root, good, "raise"), processor)
 
 
+@pytest.mark.parametrize("num_files", [30, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_few_damaged_files(name, root, processor):
-    @settings(max_examples=30, derandomize=True, deadline=None, database=None)
-    @given(content=like(FORMATS[name][1]) | any_json(KEYS))
-    def judge(content):
-        check(name, content, root, processor)
-
-    judge()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FORMATS)
-def test_many_damaged_files(name, root, processor):
-    @settings(max_examples=500, derandomize=True, deadline=None, database=None)
+def test_damaged_files(name, num_files, root, processor):
+    @settings(max_examples=num_files, derandomize=True, deadline=None, database=None)
     @given(content=like(FORMATS[name][1]) | any_json(KEYS))
     def judge(content):
         check(name, content, root, processor)
