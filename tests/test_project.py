@@ -53,7 +53,10 @@ ROOMS = {
 }  # fmt: skip
 # At the top of training/ lies what trains: a script for each stage, and what these share.
 LAUNCH_SCRIPTS = {"train_setok.py", "pretrain_setokim.py", "finetune_setokim.py"}
-SHARED_BY_SCRIPTS = {"__init__.py", "trainer_setok.py", "trainer_setokim.py", "recipe.py", "freezing.py", "memory.py"}
+SHARED_BY_SCRIPTS = {
+    "__init__.py", "trainer_setok.py", "trainer_setokim.py", "recipe.py", "configs.py", "loading.py", "checkpoints.py",
+    "freezing.py", "memory.py",
+}  # fmt: skip
 
 
 def relative(path: Path) -> str:

@@ -4,7 +4,9 @@ whole recipe; arguments after it take precedence.
 accelerate launch training/finetune_setokim.py training/recipes/setokim_emoji_tiny_finetune.yaml [--max_steps 100 ...]
 """
 
+import dataclasses
 import logging
+import math
 import sys
 from dataclasses import dataclass, field
 
@@ -13,11 +15,13 @@ from peft import LoraConfig
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
+from training.checkpoints import last_checkpoint, train_on
+from training.configs import nearest
 from training.data.long_rows import without_long_rows
 from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
 from training.freezing import part_sizes, train_only
-from training.recipe import last_checkpoint, parse_recipe, whole_weights
+from training.recipe import check_ranges, parse_recipe, whole_weights
 from training.trainer_setokim import VISUAL_HEADS, SetokimArguments, SetokimTrainerMixin, load_setokim
 
 logger = logging.getLogger(__name__)
@@ -36,6 +40,10 @@ class ModelArguments:
         metadata={"help": "values of peft.LoraConfig: adapters on the language model; the visual heads train in full"},
     )
     attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa, flash_attention_2, flex_..."})
+
+    def __post_init__(self):
+        if self.lora is not None and self.trainable is not None:
+            raise ValueError("With lora, what else is trained stands in lora as modules_to_save; leave trainable out.")
 
 
 @dataclass
@@ -60,14 +68,16 @@ def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
     logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
     set_seed(training_args.seed)
 
-    if model_args.lora is not None and model_args.trainable is not None:
-        raise ValueError("With lora, what else is trained stands in lora as modules_to_save; leave trainable out.")
+    check_ranges(data_args, train_examples=1, eval_examples=0)
+    adapter = None if model_args.lora is None else lora_config(model_args.lora)
+    checkpoint = last_checkpoint(training_args)
     with whole_weights(training_args):
         model, processor = load_setokim(
             model_args.model_name_or_path, model_args.config, model_args.attn_implementation
         )
-    if model_args.lora is None:
-        train_only(model, model_args.trainable or ("model.language_model", "lm_head", *VISUAL_HEADS))
+    if adapter is None:
+        default = ("model.language_model", "lm_head", *VISUAL_HEADS)
+        train_only(model, default if model_args.trainable is None else model_args.trainable)
     collator = SetokimCollator(processor, training_args.max_length, data_args.long_rows)
     trainer = SetokimSFTTrainer(
         model=model,
@@ -78,17 +88,29 @@ def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
         ),
         eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
         processing_class=processor,
-        peft_config=None if model_args.lora is None else lora_config(model_args.lora),
+        peft_config=adapter,
     )
     logger.info("Parameters: %s", part_sizes(model))
-    trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
-    trainer.save_state()
-    trainer.save_model()
+    if train_on(trainer, checkpoint):
+        trainer.save_model()
+        trainer.save_state()  # last: it tells that the final model is whole
     return trainer
 
 
 def lora_config(values: dict) -> LoraConfig:
-    """Adapters on the language model; the visual heads, which are small, train in full and are saved with them."""
+    """Adapters on the language model; the visual heads, which are small, train in full and are saved with them.
+
+    Raises:
+        ValueError: for a value that `peft.LoraConfig` does not have or does not take.
+    """
+    known = {value.name for value in dataclasses.fields(LoraConfig) if value.init}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{name} is not a value of lora (peft.LoraConfig).{nearest(str(name), known)}")
+    for name, kinds in (("r", int), ("lora_alpha", (int, float)), ("lora_dropout", (int, float))):
+        value = values.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} of lora must be a number that is not negative, got {value!r}.")
     defaults = {
         "target_modules": r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
         "modules_to_save": [name.split(".")[-1] for name in VISUAL_HEADS],

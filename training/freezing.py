@@ -11,13 +11,14 @@ def train_only(model: nn.Module, parts: Sequence[str]) -> None:
     Our models keep a part without trainable parameters in eval mode, so that its batch statistics stay as well.
 
     Raises:
-        ValueError: for a name that is no submodule with parameters.
+        ValueError: for a name that is no submodule with parameters, or for none at all.
     """
-    modules = dict(model.named_modules())
+    modules = {name: module for name, module in model.named_modules() if name}
     unknown = [part for part in parts if part not in modules or not any(True for _ in modules[part].parameters())]
     if unknown or not parts:
         children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
-        raise ValueError(f"No part to train is called {unknown}; the model's parts are {children} and theirs.")
+        found = f"No part to train is called {unknown}" if parts else "trainable is empty, and nothing would be trained"
+        raise ValueError(f"{found}; the model's parts are {children} and theirs.")
     model.requires_grad_(False)
     for part in parts:
         modules[part].requires_grad_(True)

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokimConfig, SetokimForConditionalGeneration
 from modeling_setok.configuration_setokim import SPECIAL_TOKEN_IDS
+from training.configs import update_config
 from training.finetune_setokim import lora_config
 from training.freezing import count_parameters, part_sizes, train_only
-from training.recipe import update_config
+from training.recipe import read_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
 PAPER = ["setok_so400m_384", *(f"setokim_llama2_7b_{stage}" for stage in ("pretrain", "masks", "finetune", "lora"))]
@@ -79,7 +79,7 @@ def recipe_model(recipe: dict, config: SetokConfig | SetokimConfig) -> nn.Module
         model: PreTrainedModel = model_class(config)
     if recipe.get("lora") is not None:
         return get_peft_model(model, lora_config(recipe["lora"]))
-    if recipe.get("trainable"):
+    if recipe.get("trainable") is not None:
         train_only(model, recipe["trainable"])
     elif is_setokim:
         raise ValueError("The recipe does not say what it trains: give trainable or lora.")
@@ -138,7 +138,7 @@ def print_table(options: argparse.Namespace) -> None:
     """The parts of each recipe's model, and a Markdown table of the bytes."""
     sizes, rows = {}, []
     for path in options.recipes:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        recipe = read_recipe(path)
         model = recipe_model(recipe, recipe_config(recipe, options.model, options.language_model))
         name = Path(path).stem
         sizes[name] = part_sizes(model.get_base_model() if isinstance(model, PeftModel) else model)

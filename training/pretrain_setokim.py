@@ -10,19 +10,27 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
+from modeling_setok import SetokForPreTraining, SetokimConfig, SetokimForConditionalGeneration
+from modeling_setok.configuration_setokim import SPECIAL_TOKEN_IDS
 from processing import SetokImageProcessor, SetokimProcessor
+from training.checkpoints import last_checkpoint, train_on
+from training.configs import config_class_of, new_config, refuse_unknown_values
 from training.data.bpe_tokenizer import train_tokenizer
 from training.data.long_rows import without_long_rows
 from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
 from training.freezing import part_sizes, train_only
-from training.recipe import last_checkpoint, parse_recipe, whole_weights
+from training.loading import load_whole
+from training.recipe import check_ranges, parse_recipe, whole_weights
 from training.trainer_setokim import SetokimTrainer, SetokimTrainingArguments, load_setokim
 
 logger = logging.getLogger(__name__)
+
+NEW = ("setok_model_name_or_path", "language_model_name_or_path", "text_config")  # what a new Setokim is made of
+# Values of a new Setokim that follow from what it is made of
+GIVEN = ("vision_config", "text_config", *SPECIAL_TOKEN_IDS)
 
 
 @dataclass
@@ -51,6 +59,20 @@ class ModelArguments:
         default=512, metadata={"help": "training images on which a new Setokim measures the scale of visual tokens"}
     )
 
+    def __post_init__(self):
+        check_ranges(self, tokenizer_vocab_size=1, calibration_images=1)
+        new = [name for name in NEW if getattr(self, name)]
+        if self.model_name_or_path and new:
+            raise ValueError(
+                f"model_name_or_path goes on from a Setokim; {', '.join(new)} {'are' if new[1:] else 'is'} of a new "
+                "one. Leave out one or the other."
+            )
+        if self.language_model_name_or_path and self.text_config:
+            raise ValueError(
+                "language_model_name_or_path is a pretrained language model, text_config one from scratch: leave out "
+                "one of them."
+            )
+
 
 def main(arguments: list[str] | None = None) -> SetokimTrainer:
     model_args, data_args, training_args = parse_recipe(
@@ -59,6 +81,7 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
     logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
     set_seed(training_args.seed)
 
+    check_ranges(data_args, train_examples=1, eval_examples=0)
     train_data = load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed)
     checkpoint = last_checkpoint(training_args)
     if checkpoint is not None:  # which has the vocabulary and the scale of visual tokens that the run began with
@@ -76,9 +99,9 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
         eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_state()
-    trainer.save_model()
+    if train_on(trainer, checkpoint):
+        trainer.save_model()
+        trainer.save_state()  # last: it tells that the final model is whole
     return trainer
 
 
@@ -88,25 +111,30 @@ def build_model(args: ModelArguments, rows) -> tuple[SetokimForConditionalGenera
         return load_setokim(args.model_name_or_path, args.config, args.attn_implementation)
     if args.setok_model_name_or_path is None:
         raise ValueError("A new Setokim needs setok_model_name_or_path; to go on from one give model_name_or_path.")
-    setok = SetokForPreTraining.from_pretrained(args.setok_model_name_or_path, dtype=torch.float32)
+    values = args.config or {}
+    refuse_unknown_values(SetokimConfig, values)
+    if given := sorted(set(values).intersection(GIVEN)):
+        raise ValueError(f"config of a new Setokim cannot set {given}: SeTok, language model and tokenizer do.")
+    setok = load_whole(SetokForPreTraining.from_pretrained, args.setok_model_name_or_path, "setok", dtype=torch.float32)
     image_processor = SetokImageProcessor.from_pretrained(args.setok_model_name_or_path)
     if args.language_model_name_or_path is not None:
         name = args.language_model_name_or_path
-        language_model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        language_model = load_whole(AutoModelForCausalLM.from_pretrained, name, may_have_more=True, dtype=torch.float32)
         processor = SetokimProcessor.from_parts(image_processor, AutoTokenizer.from_pretrained(name))
     elif args.text_config is not None:
         texts = (part["text"] for row in islice(rows, 20_000) for part in _text_parts(row))
         processor = SetokimProcessor.from_parts(image_processor, train_tokenizer(texts, args.tokenizer_vocab_size))
         tokenizer = processor.tokenizer
-        text_config = AutoConfig.for_model(
-            **{"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-            | args.text_config
+        text_values = (
+            {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+            | {name: value for name, value in args.text_config.items() if name != "model_type"}
             | {"vocab_size": len(tokenizer)}
         )
+        text_config = new_config(config_class_of("text_config", args.text_config), text_values)
         language_model = AutoModelForCausalLM.from_config(text_config)
     else:
         raise ValueError("A new Setokim needs language_model_name_or_path or text_config.")
-    model = SetokimForConditionalGeneration.from_parts(setok, language_model, processor, **(args.config or {}))
+    model = SetokimForConditionalGeneration.from_parts(setok, language_model, processor, **values)
     if args.attn_implementation is not None:
         model.set_attn_implementation(args.attn_implementation)
     images = list(islice((picture for row in rows for picture in row["images"]), args.calibration_images))

@@ -16,6 +16,8 @@ from transformers import AutoImageProcessor, set_seed
 from modeling_setok import SetokConfig, SetokForPreTraining
 from modeling_setok.vision_encoder import load_vision_encoder
 from processing import SetokImageProcessor
+from training.checkpoints import last_checkpoint, train_on
+from training.configs import new_config, update_config
 from training.data import (
     EmojiScenes,
     SceneConfig,
@@ -28,9 +30,10 @@ from training.data.concept_text import concept_text_features
 from training.data.setok_collator import SetokCollator
 from training.evaluation.evaluate_setok import Example, evaluate_setok
 from training.freezing import part_sizes, train_only
+from training.loading import UNUSED_IN_ENCODERS, load_whole
 from training.losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss
 from training.losses.encoder_pretraining import SetokEncoderPretraining
-from training.recipe import last_checkpoint, parse_recipe, update_config
+from training.recipe import check_ranges, parse_recipe
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -65,6 +68,23 @@ class ModelArguments:
         default=512, metadata={"help": "training images on which the feature scale is measured, first and last"}
     )
 
+    def __post_init__(self):
+        check_ranges(self, perceptual_shift=0, calibration_images=1)
+        if self.encoder_only and (self.model_name_or_path or self.vision_model_name_or_path):
+            raise ValueError(
+                "encoder_only trains a vision encoder from scratch: leave out model_name_or_path and "
+                "vision_model_name_or_path, or leave out encoder_only and train all of SeTok with that encoder."
+            )
+        if self.model_name_or_path and self.vision_model_name_or_path:
+            raise ValueError(
+                "model_name_or_path goes on from a SeTok, which has its encoder; vision_model_name_or_path is of a new "
+                "one: leave out one of them."
+            )
+        if self.vision_model_name_or_path and "vision_config" in (self.config or {}):
+            raise ValueError("vision_model_name_or_path has its own vision_config: leave that out of config.")
+        if self.encoder_only and self.trainable is not None:
+            raise ValueError("encoder_only trains the encoder and what reads it: leave out trainable.")
+
 
 @dataclass
 class DataArguments:
@@ -78,6 +98,9 @@ class DataArguments:
     image_size: int = field(default=384, metadata={"help": "side of the encoder's input in pixels"})
     max_concepts: int = field(default=6, metadata={"help": "K of Eq. 5: concepts of an image per step"})
     on_bad_rows: str = field(default="raise", metadata={"help": "'raise' or 'skip' unreadable images and rows"})
+
+    def __post_init__(self):
+        check_ranges(self, train_examples=1, eval_examples=0, image_size=1, max_concepts=1)
 
 
 def main(arguments: list[str] | None = None) -> SetokTrainer:
@@ -123,18 +146,19 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
         if painting
         else (),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_state()
+    if not train_on(trainer, checkpoint):
+        return trainer
     if model_args.encoder_only:  # a vision encoder like any other: the `vision_model_name_or_path` of stage 0
         if trainer.is_world_process_zero():
             model.setok.vision_encoder.save_pretrained(training_args.output_dir)
             image_processor.save_pretrained(training_args.output_dir)
-        return trainer
-    if regrouping:  # a frozen SeTok keeps the tokens that others were trained on
-        calibrate(model, train_data, collator, model_args.calibration_images)
-    if eval_examples:
-        trainer.save_metrics("eval", trainer.evaluate(), combined=False)
-    trainer.save_model()
+    else:
+        if regrouping:  # a frozen SeTok keeps the tokens that others were trained on
+            calibrate(model, train_data, collator, model_args.calibration_images)
+        if eval_examples:
+            trainer.save_metrics("eval", trainer.evaluate(), combined=False)
+        trainer.save_model()
+    trainer.save_state()  # last: it tells that the final model is whole
     return trainer
 
 
@@ -166,28 +190,28 @@ def build_model(
     """A SeTok to train, with its concept bank filled, and its image processor.
 
     Raises:
-        ValueError: `encoder_only` of a model that has an encoder already, or of pictures without concepts.
+        ValueError: `encoder_only` of pictures without concepts; a model that is not whole; what its config has not.
     """
-    if args.encoder_only and (args.model_name_or_path or args.vision_model_name_or_path):
-        raise ValueError(
-            "encoder_only trains a vision encoder from scratch: leave out model_name_or_path and "
-            "vision_model_name_or_path, or leave out encoder_only and train all of SeTok with that encoder."
-        )
     if args.encoder_only and names is None:
         raise ValueError("encoder_only learns from the names of what is in a picture: give a dataset with concepts.")
     attention = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
     size = {"height": data_args.image_size, "width": data_args.image_size}
     if args.model_name_or_path is not None:
-        model = SetokForPreTraining.from_pretrained(args.model_name_or_path, dtype=torch.float32, **attention)
-        update_config(model.config, args.config or {})
+        config = SetokConfig.from_pretrained(args.model_name_or_path)
+        update_config(config, args.config or {})
+        options = {"config": config, "dtype": torch.float32} | attention
+        model = load_whole(SetokForPreTraining.from_pretrained, args.model_name_or_path, "setok", **options)
         image_processor = AutoImageProcessor.from_pretrained(args.model_name_or_path)
     else:
         values = dict(args.config or {})
         if text_features is not None:
             values.setdefault("text_feature_dim", text_features.shape[1])
-        config = SetokConfig(**values)
+        config = new_config(SetokConfig, values)
         if args.vision_model_name_or_path is not None:
-            encoder = load_vision_encoder(args.vision_model_name_or_path, dtype=torch.float32)
+            encoder = load_whole(
+                load_vision_encoder, args.vision_model_name_or_path, may_lack=UNUSED_IN_ENCODERS, may_have_more=True,
+                dtype=torch.float32,
+            )  # fmt: skip
             config.vision_config = encoder.config
             model = SetokForPreTraining._from_config(config, **attention)
             model.setok.vision_encoder.load_state_dict(encoder.state_dict())

@@ -13,7 +13,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from processing import SetokImageProcessor, contact_sheet, draw_concept_tokens, side_by_side
 
+from .checkpoints import ResumingTrainerMixin, told_of
 from .losses import AdversarialLoss
+from .recipe import check_ranges, check_training_arguments
 
 ADVERSARIAL_STATE = "adversarial.pt"
 
@@ -34,12 +36,13 @@ class SetokTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("absolute_weight", "perceptual_weight", "adversarial_weight", "lecam_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        check_training_arguments(self)
+        check_ranges(self, absolute_weight=0, perceptual_weight=0, adversarial_weight=0, lecam_weight=0)
+        check_ranges(self, adversarial_start_step=0, adversarial_learning_rate=0, discriminator_width=1)
+        check_ranges(self, sample_images=0)
 
 
-class SetokTrainer(Trainer):
+class SetokTrainer(ResumingTrainerMixin, Trainer):
     """Trains `SetokForPreTraining`; logs every part of the loss by its name.
 
     Args:
@@ -199,5 +202,6 @@ class SetokTrainer(Trainer):
                     "adversarial_weight=0, or start a new run from its weights (model_name_or_path)."
                 )
             state = torch.load(path, map_location=self.args.device, weights_only=True)
-            self.accelerator.unwrap_model(self.adversarial_loss).load_state_dict(state["loss"])
-            self.adversarial_optimizer.load_state_dict(state["optimizer"])
+            with told_of(checkpoint, f"{ADVERSARIAL_STATE} does not fit the discriminator"):
+                self.accelerator.unwrap_model(self.adversarial_loss).load_state_dict(state["loss"])
+                self.adversarial_optimizer.load_state_dict(state["optimizer"])

@@ -8,7 +8,10 @@ from transformers import Trainer, TrainingArguments
 
 from modeling_setok import SetokimConfig, SetokimForConditionalGeneration
 from processing import SetokimProcessor
-from training.recipe import update_config
+from training.checkpoints import ResumingTrainerMixin
+from training.configs import update_config
+from training.loading import load_whole
+from training.recipe import check_ranges, check_training_arguments
 
 LOSS_PARTS = ("text_loss", "diffusion_loss", "mask_loss")
 LANGUAGE_PARTS = ("language_model", "lm_head")
@@ -28,13 +31,18 @@ class SetokimArguments:
         default=None, metadata={"help": "learning rate outside the language model; default: the same"}
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_training_arguments(self)
+        check_ranges(self, max_length=1, visual_learning_rate=0)
+
 
 @dataclass
 class SetokimTrainingArguments(SetokimArguments, TrainingArguments):
     """Arguments of stage I beside those of `transformers.TrainingArguments`."""
 
 
-class SetokimTrainerMixin:
+class SetokimTrainerMixin(ResumingTrainerMixin):
     """Mixed into a `Trainer` of `SetokimForConditionalGeneration`, whose arguments are `SetokimArguments`.
 
     - The loss is the model's own, with all of its parts; each is logged by its name, as a mean over the batches that
@@ -104,8 +112,10 @@ def load_setokim(
     """A Setokim (folder or Hub id) in float32, with some values of its configuration changed, and its processor."""
     config = SetokimConfig.from_pretrained(name_or_path)
     update_config(config, values or {})
-    options = {"attn_implementation": attn_implementation} if attn_implementation else {}
-    model = SetokimForConditionalGeneration.from_pretrained(name_or_path, config=config, dtype=torch.float32, **options)
+    options = {"config": config, "dtype": torch.float32}
+    if attn_implementation:
+        options["attn_implementation"] = attn_implementation
+    model = load_whole(SetokimForConditionalGeneration.from_pretrained, name_or_path, "setokim", **options)
     return model, SetokimProcessor.from_pretrained(name_or_path)
 
 

@@ -62,7 +62,7 @@ def test_the_mask_decoder_of_a_trained_setokim(recipe, setokim_folder, mixture, 
     referring = [part for part in mixture if part["task"] == "referring"]
     path = recipe(
         tmp_path, model_name_or_path=str(setokim_folder), trainable=["mask_decoder"], mixture=referring,
-        config={"mask_decoder_config": {"token_noise": 0.3}},
+        config={"mask_decoder_config": {"token_noise": 0.3}}, setok_model_name_or_path=None, text_config=None,
     )  # fmt: skip
     trainer = main([str(path)])
     assert trainer.model.mask_decoder.training and not trainer.model.model.setok.training

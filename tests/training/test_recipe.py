@@ -12,10 +12,11 @@ from transformers import TrainingArguments
 from modeling_setok import SetokimConfig
 from tests.setokim_testing import tiny_setokim
 from training import finetune_setokim, pretrain_setokim, train_setok
+from training.configs import update_config
 from training.data import sources
 from training.finetune_setokim import SetokimSFTConfig, lora_config
 from training.freezing import train_only
-from training.recipe import last_checkpoint, parse_recipe, update_config
+from training.recipe import parse_recipe
 from training.trainer_setok import SetokTrainingArguments
 from training.trainer_setokim import SetokimTrainingArguments
 
@@ -75,30 +76,136 @@ def test_a_recipe_is_a_mapping(tmp_path, values):
         parse(write(tmp_path, values))
 
 
-def test_update_config_reaches_nested_values_and_no_others():
-    config = SetokimConfig()
-    update_config(config, {"mask_dice_weight": 2.0, "mask_decoder_config": {"token_noise": 0.3}})
-    assert (config.mask_dice_weight, config.mask_decoder_config.token_noise) == (2.0, 0.3)
-    assert config.mask_decoder_config.hidden_size == 256
-    with pytest.raises(ValueError, match="token_noises is not a value of SetokimMaskDecoderConfig"):
-        update_config(config, {"mask_decoder_config": {"token_noises": 0.3}})
+def test_the_nearest_known_key_is_told(tmp_path):
+    with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
+        parse(write(tmp_path, {"dish": "soup", "learning_rat": 0.1}))
+    with pytest.raises(ValueError, match="Did you mean 'minutes'"):
+        parse("--dish", "soup", "--minuts", "3")
 
 
-def test_the_last_checkpoint_is_the_newest_that_is_whole(tmp_path, caplog):
-    args = TrainingArguments(output_dir=str(tmp_path / "run"), use_cpu=True)
-    assert last_checkpoint(args) is None
-    files = {90: "{}", 100: '{"global_step": 100}', 110: '{"global_step": 11', 120: "", 130: None}
-    for step, state in files.items():
-        folder = tmp_path / "run" / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        (folder / "model.safetensors").touch()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    with caplog.at_level("WARNING"):
-        assert last_checkpoint(args) == str(tmp_path / "run" / "checkpoint-100")
-    assert [record.args[0].name for record in caplog.records] == ["checkpoint-120", "checkpoint-110"]
-    args.resume_from_checkpoint = "elsewhere"
-    assert last_checkpoint(args) == "elsewhere"
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dish: soup\ndish: stew\n", r"keys \['dish'\] stand there twice(.|\n)*line 1"),
+        ("dish: soup\noven: {heat: 1, fan: true, heat: 2}\n", r"keys \['heat'\] stand there twice(.|\n)*line 2"),
+        ("dish: [soup\n", "is not YAML in UTF-8"),
+        ("dish: soup\n? [a]\n: 1\n", "is not YAML in UTF-8"),
+        ("dish: \xff", "is not YAML in UTF-8"),
+        ("dish: " + 5000 * "[", "is not YAML in UTF-8"),
+        ("dish: !!python/object:os.system {}", "is not YAML in UTF-8"),
+    ],
+)
+def test_what_is_no_recipe_is_said(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}(.|\n)*{message}|{message}"):
+        parse(str(path))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"minutes": [1]}, r"minutes must be a number, got \[1\]"),
+        ({"minutes": None}, "minutes must be a number, got None"),
+        ({"minutes": float("nan")}, "minutes must be a finite number"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a finite number"),
+        ({"max_steps": 1.5}, "max_steps must be a whole number, got 1.5"),
+        ({"seed": True}, "seed must be a whole number, got True"),
+        ({"seed": "many"}, "seed must be a whole number, got 'many'"),
+        ({"steps": "cut"}, "steps must be a list of text or null"),
+        ({"steps": [1]}, "steps must be a list of text or null"),
+        ({"oven": [200]}, "oven must be a mapping or null"),
+        ({"bf16": 1}, "bf16 must be true or false"),
+        ({"eval_strategy": False}, "eval_strategy must be .* Put it in quotes"),  # what YAML makes of `no`
+    ],
+)
+def test_values_of_another_type_are_refused(tmp_path, values, message):
+    with pytest.raises(ValueError, match=message):
+        parse(write(tmp_path, {"dish": "soup"} | values))
+
+
+def test_texts_that_tell_numbers_are_numbers(tmp_path):
+    """YAML reads 1e-3, without a point, as a text."""
+    _, training = parse(write(tmp_path, {"dish": "soup", "learning_rate": "1e-3", "seed": "7", "bf16": "false"}))
+    assert (training.learning_rate, training.seed, training.bf16) == (0.001, 7, False)
+
+
+@dataclass
+class Shopping:
+    dish: str = "soup"
+    parts: list[dict] = field(default_factory=list)
+    sizes: list[int] | None = None
+    values: dict | None = None
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (["--values", "{heat: 200, fan: [1, 2]}"], {"values": {"heat": 200, "fan": [1, 2]}}),
+        (["--values", '{"heat": 200}'], {"values": {"heat": 200}}),
+        (["--values", "null"], {"values": None}),
+        (["--parts", "[{a: 1}, {b: 2}]"], {"parts": [{"a": 1}, {"b": 2}]}),
+        (["--parts", "{a: 1}"], {"parts": [{"a": 1}]}),
+        (["--sizes", "1", "2"], {"sizes": [1, 2]}),
+        (["--sizes", "[1, 2]"], {"sizes": [1, 2]}),
+        (["--sizes=[1, 2]", "--dish", "stew"], {"sizes": [1, 2], "dish": "stew"}),
+    ],
+)
+def test_lists_and_mappings_on_the_command_line(tmp_path, line, expected):
+    recipe = write(tmp_path, {"values": {"heat": 1}, "sizes": [9]})
+    (shopping,) = parse_recipe([Shopping], [recipe, *line])
+    start = {"dish": "soup", "parts": [], "sizes": [9], "values": {"heat": 1}}
+    assert vars(shopping) == start | expected
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--values", "heat"], "values must be a mapping or null, got 'heat'"),
+        (["--values", "{heat: [1}"], "--values is not YAML"),
+        (["--values", "{heat: 1, heat: 2}"], "stand there twice"),
+        (["--sizes", "1", "big"], "sizes must be a list of a whole number or null"),
+        (["--parts", "[1, 2]"], "parts must be a list of a mapping"),
+    ],
+)
+def test_wrong_lists_and_mappings_on_the_command_line(line, message):
+    with pytest.raises(ValueError, match=message):
+        parse_recipe([Shopping], line)
+
+
+@pytest.mark.parametrize(
+    ("classes", "values", "message"),
+    [
+        ("train_setok", {"max_concepts": 0}, "max_concepts must be a number of at least 1"),
+        ("train_setok", {"eval_examples": -1}, "eval_examples must be a number of at least 0"),
+        ("train_setok", {"sample_images": -1}, "sample_images must be a number of at least 0"),
+        ("train_setok", {"perceptual_weight": float("nan")}, "perceptual_weight must be a finite number"),
+        ("train_setok", {"save_steps": 0}, "save_steps must be above 0"),
+        ("train_setok", {"max_steps": 0}, "max_steps must be a number of steps"),
+        ("train_setok", {"encoder_only": True, "trainable": ["detokenizer"]}, "leave out trainable"),
+        (
+            "train_setok",
+            {"model_name_or_path": "a", "vision_model_name_or_path": "b"},
+            "model_name_or_path goes on from a SeTok",
+        ),
+        ("train_setok", {"vision_model_name_or_path": "b", "config": {"vision_config": {}}}, "leave that out"),
+        (
+            "pretrain_setokim",
+            {"model_name_or_path": "a", "setok_model_name_or_path": "b", "text_config": {"model_type": "llama"}},
+            "setok_model_name_or_path, text_config are of a new one",
+        ),
+        (
+            "pretrain_setokim",
+            {"language_model_name_or_path": "b", "text_config": {"model_type": "llama"}},
+            "leave out one of them",
+        ),
+        ("pretrain_setokim", {"visual_learning_rate": -1}, "visual_learning_rate must be a number of at least 0"),
+        ("finetune_setokim", {"model_name_or_path": "a", "max_length": 0}, "max_length must be a number of at least 1"),
+    ],
+)
+def test_values_that_would_train_something_else_are_refused(classes, values, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        parse_recipe(CLASSES[classes], [write(tmp_path, {"output_dir": str(tmp_path)} | values)])
 
 
 def script_of(recipe: Path) -> str:

@@ -56,6 +56,7 @@ def test_two_processes_train_as_one_that_accumulates(setokim_recipe, setokim_fol
     }  # fmt: skip
     if stage == "pretrain":
         options["trainable"] = ["model.multi_modal_projector", "model.language_model", "diffusion_head", "mask_decoder"]
+        options |= {"setok_model_name_or_path": None, "text_config": None}
     if stage == "lora":
         options["lora"] = {"r": 4, "lora_alpha": 8}
     one, two = tmp_path / "one", tmp_path / "two"

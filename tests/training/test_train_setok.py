@@ -220,7 +220,14 @@ def test_an_encoder_from_scratch_then_all_of_setok(tmp_path):
     encoder = AutoModel.from_pretrained(tmp_path / "run")
     assert encoder.config.model_type == "siglip_vision_model"
     folder = tmp_path / "second"
-    options = {"vision_model_name_or_path": str(tmp_path / "run"), "learning_rate": 0.0, "max_steps": 1}
+    config = yaml.safe_load(tiny_recipe(tmp_path).read_text())["config"]
+    del config["vision_config"]
+    options = {
+        "vision_model_name_or_path": str(tmp_path / "run"),
+        "config": config,
+        "learning_rate": 0.0,
+        "max_steps": 1,
+    }
     trainer = main([str(tiny_recipe(folder, **options))])
     for name, tensor in trainer.model.setok.vision_encoder.state_dict().items():
         torch.testing.assert_close(tensor, encoder.state_dict()[name], rtol=0, atol=0)

@@ -30,7 +30,10 @@ def concept_text_features(
         raise ValueError("There are no concept names to encode: does the dataset have a `concepts` column?")
     path = _model_path(text_model)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModel.from_pretrained(path).eval()
+    model, loading = AutoModel.from_pretrained(path, output_loading_info=True)
+    if missing := sorted(key for key in loading["missing_keys"] if "pooler" not in key):  # which is not run
+        raise ValueError(f"The text encoder {text_model} lacks weights, such as {missing[0]}: name a whole model.")
+    model.eval()
     features = [_encode(model, tokenizer, [template.format(name) for name in names]) for template in templates]
     return torch.nn.functional.normalize(torch.stack(features).mean(0), dim=-1)
 

@@ -55,7 +55,9 @@ class PerceptualLoss(nn.Module):
     @classmethod
     def from_pretrained(cls, name: str, layers: Sequence[int] | None = None, max_shift: int = 0) -> "PerceptualLoss":
         """Loads a vision network, or the vision half of a CLIP-like model, from the Hub or a folder."""
-        model = AutoModel.from_pretrained(name)
+        model, loading = AutoModel.from_pretrained(name, output_loading_info=True)
+        if missing := sorted(key for key in loading["missing_keys"] if "pooler" not in key):  # which is not run
+            raise ValueError(f"{name} lacks weights of its network, such as {missing[0]}: name a whole model.")
         processor = get_image_processor_config(name)
         if not {"image_mean", "image_std"} <= processor.keys():
             raise ValueError(
@@ -100,5 +102,7 @@ class PerceptualLoss(nn.Module):
                 f"{type(self.feature_network).__name__} gives no hidden_states; use a vision model that does."
             )
         layers = range(1, len(hidden_states)) if self.layers is None else self.layers
+        if not all(-len(hidden_states) <= layer < len(hidden_states) for layer in layers):
+            raise ValueError(f"layers of the perceptual loss are 0 to {len(hidden_states) - 1}, got {[*layers]}.")
         chosen = [hidden_states[layer] for layer in layers]
         return [F.normalize(h.flatten(2).mT if h.ndim == 4 else h, dim=-1, eps=SMALLEST_NORM) for h in chosen]
