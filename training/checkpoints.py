@@ -105,7 +105,7 @@ class ResumingTrainerMixin:
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         if resume_from_checkpoint is None:
             return super().train(**kwargs)
-        self._inspect_checkpoint(Path(resume_from_checkpoint))
+        self.inspect_checkpoint(Path(resume_from_checkpoint))
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         if self.was_finished(resume_from_checkpoint):
             logger.info(
@@ -126,7 +126,7 @@ class ResumingTrainerMixin:
         self.accelerator.wait_for_everyone()  # before one process writes what another still looks for
         return found
 
-    def _inspect_checkpoint(self, checkpoint: Path) -> None:
+    def inspect_checkpoint(self, checkpoint: Path) -> None:
         """Raises a `ValueError` unless the checkpoint's files are there and can be read."""
         if not checkpoint.is_dir():
             raise ValueError(f"There is no checkpoint {checkpoint}.")

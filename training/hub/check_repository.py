@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 import transformers
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HTTPError
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from transformers import pipeline
@@ -40,9 +39,17 @@ def check(repository: str, revision: str | None = None, saved_again: bool = Fals
     folder = here if here.is_dir() else Path(snapshot_download(repository, revision=revision))
     parts = {"AutoConfig": transformers.AutoConfig.from_pretrained(repository, **options)}
     say(repository, "AutoConfig", type(parts["AutoConfig"]).__name__)
+    if not isinstance(parts["AutoConfig"].architectures, list) or len(parts["AutoConfig"].architectures) != 1:
+        raise ValueError("config.json names no architecture, or several: save the model again with save_pretrained.")
     stored = stored_tensors(folder)
+    if not stored:
+        raise ValueError("it has no weights in model*.safetensors: save the model again with save_pretrained.")
 
-    for auto_class in [name for name in getattr(parts["AutoConfig"], "auto_map", {}) if name != "AutoConfig"]:
+    auto_map = getattr(parts["AutoConfig"], "auto_map", {})
+    unknown = [name for name in auto_map if not hasattr(transformers, name)]
+    if unknown:
+        raise ValueError(f"auto_map in config.json names {unknown[0]}, which transformers does not have: delete it.")
+    for auto_class in [name for name in auto_map if name != "AutoConfig"]:
         model = getattr(transformers, auto_class).from_pretrained(repository, **options).eval()
         parts[auto_class] = model
         say(repository, auto_class, f"{type(model).__name__}, {compare_weights(model, stored)}")
@@ -176,8 +183,9 @@ def main() -> None:
     for repository in arguments.repositories:
         try:
             check(repository, arguments.revision, arguments.saved_again)
-        except (OSError, ValueError, HTTPError) as error:
-            sys.exit(f"Error: {repository} does not work: {error}")
+        except Exception as error:  # a stranger's code and files may raise anything
+            kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+            sys.exit(f"Error: {repository} does not work: {kind}{error}")
 
 
 if __name__ == "__main__":

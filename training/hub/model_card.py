@@ -60,7 +60,7 @@ def measured_card(folder: Path) -> str:
         raise ValueError(
             f"{folder} has no model card: python -m training.hub.model_card {folder} --license ... makes one."
         )
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     if "results.json" not in {match[1] for match in _TABLE.finditer(text)}:
         raise ValueError(
             f"{path} has no table of what was measured: put '<!-- table of results.json -->' and "
@@ -127,7 +127,7 @@ def _measured(folder: Path) -> tuple[list[Row], dict, dict]:
     model_type = _model_type(folder)
     rows = _ROWS[model_type]
     command = f"training.evaluation.evaluate_{model_type}"
-    written = _read_json(folder / "results.json", f"measure the model: python -m {command}")
+    written = read_json(folder / "results.json", f"measure the model: python -m {command}")
     arguments, results = written.get("arguments"), written.get("results")
     if not isinstance(arguments, dict) or not isinstance(results, dict) or rows[0].key not in results:
         raise ValueError(f"{folder / 'results.json'} is not what {command} --output writes.")
@@ -137,18 +137,32 @@ def _measured(folder: Path) -> tuple[list[Row], dict, dict]:
 def _model_type(folder: Path) -> str:
     if (folder / "adapter_config.json").exists():
         raise ValueError(f"{folder} is an adapter: save and measure the model that merge_and_unload() makes.")
-    model_type = _read_json(folder / "config.json", "save the model there").get("model_type")
+    model_type = read_json(folder / "config.json", "save the model there").get("model_type")
     if model_type not in _ROWS:
         raise ValueError(f"{folder} has a model of type {model_type!r}; there are cards for {', '.join(_ROWS)}.")
     return model_type
 
 
-def _read_json(path: Path, remedy: str) -> dict:
+def read_text(path: Path) -> str:
+    """Raises a `ValueError` that names the file unless it is UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8: {error}. Save it as such.") from error
+
+
+def read_json(path: Path, remedy: str) -> dict:
+    """The JSON object in a file.
+
+    Raises:
+        ValueError: the file is missing, which the remedy mends, or holds something else.
+    """
     if not path.exists():
         raise ValueError(f"{path} is missing; {remedy}.")
+    text = read_text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a JSON object.")

@@ -19,15 +19,21 @@ import transformers
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import validate_repo_id
-from safetensors import SafetensorError
 from tqdm.auto import tqdm
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 import modeling_setok
 from processing import SetokImageProcessor, SetokimProcessor
-from training.hub.model_card import FILL_IN, NAMESPACE, ROOT, measured_card, shipped_models
+from training.hub.folder_checks import (
+    LINKED_SUFFIXES,
+    WEIGHTS,
+    refuse_foreign_code,
+    refuse_links,
+    refuse_links_below,
+    weight_files,
+)
+from training.hub.model_card import FILL_IN, NAMESPACE, ROOT, measured_card, read_text, shipped_models
 
-WEIGHTS = "model*.safetensors*"  # and the index of shards
 _LINK = re.compile(r"""(?:\]\(|src=["'])(?:\./)?([^)"'#\s]+)""")
 
 
@@ -41,15 +47,17 @@ def assemble(folder: Path, output: Path, repo_ids: Mapping[str, str] | None = No
 
     Raises:
         ValueError: for what would not load or would mislead: weights that are not safetensors or do not fit the
-            configuration, a card with other numbers than the results file, links to files that are not there.
+            configuration, a card with other numbers than the results file, links to files that are not there; for
+            links in the file system, and code that is not ours.
     """
     check_files(folder)
+    refuse_links_below(output)
     model, processor = load(folder)
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output, state_dict={})  # configurations and code; the weights are published as they are
     processor.save_pretrained(output)
     _remove_weights(output)
-    for file in folder.glob(WEIGHTS):
+    for file in weight_files(folder):
         shutil.copyfile(file, output / file.name)
     text = (folder / "README.md").read_text(encoding="utf-8")
     (output / "README.md").write_text(_renamed(text, repo_ids or {}), encoding="utf-8")
@@ -61,10 +69,14 @@ def assemble(folder: Path, output: Path, repo_ids: Mapping[str, str] | None = No
 
 def check_files(folder: Path) -> None:
     """All that can be told without loading the model; see `assemble` for what is refused."""
+    refuse_links(folder, ["README.md"])
+    refuse_foreign_code(folder)
     up_to_date = measured_card(folder)
-    if not list(folder.glob(WEIGHTS)):
-        raise ValueError(f"{folder} has no {WEIGHTS}: weights are published in no other form. Use save_pretrained.")
-    text = (folder / "README.md").read_text(encoding="utf-8")
+    weight_files(folder)
+    template = folder / "chat_template.jinja"
+    if template.exists() and not read_text(template).strip():
+        raise ValueError(f"{template} is empty: save the processor again.")
+    text = read_text(folder / "README.md")
     if text != up_to_date:
         raise ValueError(
             f"{folder / 'README.md'} does not say what results.json says: python -m training.hub.model_card {folder}"
@@ -75,21 +87,29 @@ def check_files(folder: Path) -> None:
     missing = [name for name in _links(text) if name not in there]
     if missing:
         raise ValueError(f"{folder / 'README.md'} links to what is not in its folder: {', '.join(missing)}.")
+    other = [name for name in _links(text) if not name.lower().endswith(LINKED_SUFFIXES) and name != "results.json"]
+    if other:
+        raise ValueError(
+            f"{folder / 'README.md'} links to {', '.join(other)}, and of files beside a card only pictures and texts "
+            f"({' '.join(LINKED_SUFFIXES)}) are published: link to an address, or leave it out."
+        )
+    refuse_links(folder, _links(text))
 
 
 def load(folder: Path) -> tuple:
     """The model, in the dtype of its weights, and its processor."""
-    config = AutoConfig.from_pretrained(folder)
-    architecture = (config.architectures or ["none"])[0]
-    model_class = getattr(modeling_setok, architecture, None)
-    if model_class is None:
-        raise ValueError(f"{folder / 'config.json'} names {architecture} as its architecture, which is not ours.")
-    processor_class = SetokimProcessor if config.model_type == "setokim" else SetokImageProcessor
     try:
+        config = AutoConfig.from_pretrained(folder)
+        architectures = config.architectures if isinstance(config.architectures, list) else []
+        architecture = str((architectures or ["none"])[0])
+        model_class = getattr(modeling_setok, architecture, None)
+        if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
+            raise ValueError(f"{folder / 'config.json'} names {architecture} as its architecture, which is not ours.")
+        processor_class = SetokimProcessor if config.model_type == "setokim" else SetokImageProcessor
         model, loading = model_class.from_pretrained(folder, output_loading_info=True)
         processor = processor_class.from_pretrained(folder)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{folder} does not load: {error}") from error
+    except Exception as error:  # of damaged files, libraries raise almost anything, the tokenizers' a bare Exception
+        raise ValueError(f"{folder} does not load: {error or type(error).__name__}") from error
     if config.model_type == "setokim":
         for how in ("is_local", "local_files_only"):  # how it was loaded is not a fact about it
             processor.tokenizer.init_kwargs.pop(how, None)
@@ -192,6 +212,14 @@ def publish(folders: list[Path], arguments: argparse.Namespace) -> None:
         for repo_id in repo_ids.values():
             validate_repo_id(repo_id)
         HfApi().whoami()  # raises now, not after the work, where there is no token or no network
+    names = [folder.name for folder in folders]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"Several folders are called {', '.join(repeated)}, and so would one repository: rename them.")
+    if arguments.output:
+        for source in folders:
+            if (arguments.output / source.name).resolve() == source.resolve():
+                raise ValueError(f"--output {arguments.output} would write over {source}: choose another folder.")
+            refuse_links_below(arguments.output / source.name)
     with tempfile.TemporaryDirectory() as temporary:
         assembled = [Path(temporary) / folder.name for folder in folders]
         done = "assembled" if arguments.skip_check else "assembled and proved"
