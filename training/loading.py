@@ -85,12 +85,14 @@ def refuse_damaged_weights(folder: Path) -> None:
 def refuse_wrong_index(index: Path) -> None:
     """Raises a `ValueError` unless the index of shards names files beside it."""
     try:
-        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        outside = [file for file in files if Path(file).name != file]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{index} is no index of shards, a mapping with weight_map from weights to files ({error!r}): replace it."
-        ) from error
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
+        raise ValueError(f"{index} is no index of shards, a mapping with weight_map from weights to files: replace it.")
+    files = set(shards.values())
+    outside = [file for file in files if Path(file).name != file]
     if outside:
         raise ValueError(f"{index} leads out of its folder, to {sorted(outside)[0]}: do not use this model.")
     missing = sorted(file for file in files if not (index.parent / file).is_file())

@@ -42,8 +42,9 @@ def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple:
         hint = nearest(unknown[0], known)
         raise ValueError(f"The recipe has unknown keys {unknown}.{hint} See --help for those there are.")
 
+    required = {action.dest for action in parser._actions if action.required} - set(recipe)
     for action in parser._actions:
-        action.required = action.required and action.dest not in recipe
+        action.required = action.dest in required and not recipe  # with a recipe, not under pages of usage
         if _admits(hints.get(action.dest), (list, dict)):  # their text is read below, whole
             action.type = None
     given = Namespace(**dict.fromkeys(known, _NOT_GIVEN))  # else it would be filled with defaults
@@ -54,6 +55,8 @@ def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple:
         raise ValueError(f"The command line has unknown arguments {unused}.{hint} See --help for those there are.")
     line = {name: value for name, value in vars(given).items() if value is not _NOT_GIVEN}
     line = {name: _read_structure(name, value, hints[name]) for name, value in line.items()}
+    if lacking := sorted(required - set(line)):
+        raise ValueError(f"The recipe lacks {', '.join(lacking)}, and so does the command line.")
     values = {name: as_type(name, value, hints[name]) for name, value in (recipe | line).items()}
     if "use_cpu" in known:  # TrainingArguments wants to be told
         values.setdefault("use_cpu", not torch.accelerator.is_available())
@@ -101,7 +104,8 @@ def as_type(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, str) and not _fits(value, hint):
         value = _read_number(value, hint)
     if not _fits(value, hint):
-        quotes = " Put it in quotes." if _admits(hint, (str,)) and not isinstance(value, (list, dict)) else ""
+        is_text = _admits(hint, (str,)) or any(map(_is_enum, _parts(hint)))
+        quotes = " Put it in quotes." if is_text and not isinstance(value, (str, list, dict)) else ""
         raise ValueError(f"{name} must be {_told(hint)}, got {value!r:.200}.{quotes}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value}.")
@@ -160,8 +164,13 @@ def _read_number(text: str, hint: Any) -> Any:
 
 
 def _parts(hint: Any) -> tuple:
-    """The types of a union; else the type itself."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    """The types of a union; else the type itself. Where some texts are listed, no others count."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return tuple(part for part in parts if part is not str) if any(map(_is_enum, parts)) else parts
+
+
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Enum)
 
 
 def _admits(hint: Any, kinds: Iterable[type]) -> bool:
@@ -180,7 +189,7 @@ def _fits(value: Any, hint: Any) -> bool:
             fits = type(value) in (int, float)
         elif origin is int:
             fits = type(value) is int
-        elif isinstance(origin, type) and issubclass(origin, Enum):
+        elif _is_enum(origin):
             fits = value in [member.value for member in origin]
         else:
             fits = origin is Any or isinstance(value, origin)
@@ -198,7 +207,7 @@ def _told(hint: Any) -> str:
         origin = get_origin(part) or part
         if origin is list:
             told.append(f"a list of {', '.join(_told(element) for element in get_args(part))}")
-        elif isinstance(origin, type) and issubclass(origin, Enum):
+        elif _is_enum(origin):
             told.append(f"one of {[member.value for member in origin]}")
         else:
             told.append(words.get(origin, getattr(origin, "__name__", str(origin))))

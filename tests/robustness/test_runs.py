@@ -1,4 +1,5 @@
-"""Runs that are killed at any moment, also while a checkpoint is written: they go on bit for bit."""
+"""Runs that are killed at any moment, also while a checkpoint is written, go on bit for bit; from checkpoints that were
+damaged they do not go on, and say why."""
 
 import json
 import multiprocessing
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from tests.robustness.campaign import campaign
 from tests.script_testing import assert_same_runs
 from tests.training.conftest import mixture, processor, setok_folder, setokim_folder, setokim_recipe  # noqa: F401
 from tests.training.test_train_setok import tiny_recipe
 from training import finetune_setokim, pretrain_setokim, train_setok
-from training.checkpoints import refuse_damaged_files
+from training.checkpoints import last_checkpoint, refuse_damaged_files, step_of
+from training.loading import refuse_wrong_index
 
 pytestmark = pytest.mark.slow
 
@@ -107,3 +110,100 @@ def test_a_run_killed_at_any_moment_goes_on_exactly(setokim_recipe, tmp_path, st
             assert load_file(checkpoint / weights).keys() == load_file(run / weights).keys()
         shutil.rmtree(folder)
     assert interrupted >= MOMENTS // 2, "most runs ended before they could be killed"
+
+
+STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "adversarial.pt", "model.safetensors", "trainer_state.json")
+
+
+def damage(folder: Path, name: str, source: random.Random) -> tuple[str, bytes]:
+    """A file of a checkpoint as it should not be; what was done, and what the file then holds."""
+    whole = (folder / name).read_bytes()
+    at = source.randrange(len(whole))
+    other = source.choice([file for file in STATES if file != name])
+    ways = {
+        f"cut at {at} of {len(whole)}": whole[:at],
+        "empty": b"",
+        "random bytes": source.randbytes(source.randrange(1, 2000)),
+        "zeros": bytes(len(whole)),
+        f"{other} in its place": (folder / other).read_bytes(),
+        "bytes before it": source.randbytes(7) + whole,
+        "a list": b"[1, 2]",
+        "a pickle": b"\x80\x04]\x94(K\x01K\x02e.",
+    }
+    return source.choice(sorted(ways.items()))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    options = {"max_steps": 2, "save_steps": 1, "adversarial_weight": 0.1, "discriminator_width": 8}
+    train_setok.main([str(tiny_recipe(folder, **options))])
+    return folder / "run" / "checkpoint-2"
+
+
+def test_damaged_checkpoints(checkpoint, tmp_path):
+    """Of any file the damage is told with the file's name; a state of the trainer's, written last, is left out."""
+    source, copy = random.Random(5), tmp_path / "run" / "checkpoint-2"
+    shutil.copytree(checkpoint.parent / "checkpoint-1", tmp_path / "run" / "checkpoint-1")
+    args = train_setok.SetokTrainingArguments(output_dir=str(tmp_path / "run"), use_cpu=True)
+
+    def inspect() -> str:
+        found = last_checkpoint(args)
+        refuse_damaged_files(Path(found))
+        return found
+
+    with campaign("damaged checkpoints", least=400) as cases:
+        for number in range(400):
+            name = STATES[number % len(STATES)]
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(checkpoint, copy)
+            how, data = damage(copy, name, source)
+            (copy / name).write_bytes(data)
+            is_state = name == "trainer_state.json"
+            cases.run(
+                f"{name}: {how}",
+                inspect,
+                check=lambda found, is_state=is_state: is_state and found.endswith("checkpoint-1"),
+                names=[name],
+                must_refuse=not is_state,
+            )
+
+
+def test_runs_from_damaged_checkpoints(checkpoint, tmp_path):
+    """The same by the scripts, also with files deleted: none goes on."""
+    source = random.Random(6)
+    options = {"max_steps": 3, "save_steps": 2, "adversarial_weight": 0.1, "discriminator_width": 8}
+    with campaign("runs from damaged checkpoints", least=20) as cases:
+        for number in range(20):
+            name = STATES[number % (len(STATES) - 1)]
+            folder = tmp_path / str(number)
+            copy = shutil.copytree(checkpoint, folder / "run" / "checkpoint-2")
+            how, data = damage(copy, name, source) if number % 2 else ("deleted", b"")
+            (copy / name).write_bytes(data) if number % 2 else (copy / name).unlink()
+            cases.run(
+                f"{name}: {how}",
+                lambda folder=folder: train_setok.main([str(tiny_recipe(folder, **options))]),
+                names=[name, "Can't find a valid checkpoint"],
+                must_refuse=True,
+            )
+            assert step_of(folder / "run") is None
+
+
+def test_indices_of_shards(tmp_path):
+    """Only mappings to files beside them are taken."""
+    source, index = random.Random(7), tmp_path / "model.safetensors.index.json"
+    shard = "model-00001-of-00002.safetensors"
+    (tmp_path / shard).touch()
+    (tmp_path.parent / shard).touch()
+    files = (shard, "missing.safetensors", f"../{shard}", f"{tmp_path}/{shard}", "", ".", "..", 5, None, [shard], {})
+    with campaign("indices of shards", least=200) as cases:
+        for number in range(200):
+            chosen = [source.choice(files) for _ in range(source.randrange(4))]
+            text = json.dumps({"weight_map": dict(zip("abcd", chosen, strict=False))})
+            if number % 4 == 0:
+                text = text[: source.randrange(len(text))]
+            elif number % 4 == 1:
+                text = json.dumps(source.choice([[], {}, None, 3, "x", {"weight_map": chosen}, {"weight_map": 2}]))
+            index.write_text(text)
+            is_right = number % 4 > 1 and chosen and all(file == shard for file in chosen)
+            cases.run(text, lambda: refuse_wrong_index(index), names=[str(index)], must_refuse=not is_right)

@@ -63,6 +63,12 @@ def test_without_a_recipe(capsys):
     assert "--dish" in capsys.readouterr().err
 
 
+def test_what_a_recipe_lacks_is_said_in_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match="The recipe lacks dish, and so does the command line"):
+        parse(write(tmp_path, {"minutes": 3}))
+    assert parse(write(tmp_path, {"minutes": 3}), "--dish", "soup")[0] == Cooking("soup", minutes=3)
+
+
 def test_unknown_keys_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"unknown keys \['learning_rat', 'stepps'\]"):
         parse(write(tmp_path, {"dish": "soup", "stepps": [], "learning_rat": 0.1}))
@@ -116,6 +122,7 @@ def test_what_is_no_recipe_is_said(tmp_path, text, message):
         ({"steps": [1]}, "steps must be a list of text or null"),
         ({"oven": [200]}, "oven must be a mapping or null"),
         ({"bf16": 1}, "bf16 must be true or false"),
+        ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type must be one of .*'cosine'"),
         ({"eval_strategy": False}, "eval_strategy must be .* Put it in quotes"),  # what YAML makes of `no`
     ],
 )

@@ -37,6 +37,7 @@ def check(repository: str, revision: str | None = None, saved_again: bool = Fals
     options = {"trust_remote_code": True, **({"revision": revision} if revision else {})}
     here = Path(repository)
     folder = here if here.is_dir() else Path(snapshot_download(repository, revision=revision))
+    check_configurations(folder)
     parts = {"AutoConfig": transformers.AutoConfig.from_pretrained(repository, **options)}
     say(repository, "AutoConfig", type(parts["AutoConfig"]).__name__)
     if not isinstance(parts["AutoConfig"].architectures, list) or len(parts["AutoConfig"].architectures) != 1:
@@ -66,6 +67,20 @@ def check(repository: str, revision: str | None = None, saved_again: bool = Fals
         use_setok(repository, parts)
     if not saved_again:
         save_again(repository, folder, stored, parts)
+
+
+def check_configurations(folder: Path) -> None:
+    """Raises a `ValueError` that names a configuration which is no JSON object, or whose class is no name."""
+    for file in sorted(folder.glob("*config.json")):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file.name} is not JSON in UTF-8 ({error}): save it again.") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{file.name} is not a JSON object: save it again.")
+        for key in ("model_type", "image_processor_type", "processor_class", "tokenizer_class"):
+            if not isinstance(content.get(key, ""), str | None):
+                raise ValueError(f"{key} in {file.name} is no name, but {content[key]!r}: save it again.")
 
 
 def compare_weights(model: transformers.PreTrainedModel, stored: dict[str, torch.Tensor]) -> str:

@@ -32,7 +32,7 @@ from training.hub.folder_checks import (
     refuse_links_below,
     weight_files,
 )
-from training.hub.model_card import FILL_IN, NAMESPACE, ROOT, measured_card, read_text, shipped_models
+from training.hub.model_card import FILL_IN, NAMESPACE, ROOT, measured_card, read_json, read_text, shipped_models
 
 _LINK = re.compile(r"""(?:\]\(|src=["'])(?:\./)?([^)"'#\s]+)""")
 
@@ -73,6 +73,8 @@ def check_files(folder: Path) -> None:
     refuse_foreign_code(folder)
     up_to_date = measured_card(folder)
     weight_files(folder)
+    if (folder / "tokenizer.json").exists():
+        read_json(folder / "tokenizer.json", "save the processor again")
     template = folder / "chat_template.jinja"
     if template.exists() and not read_text(template).strip():
         raise ValueError(f"{template} is empty: save the processor again.")
