@@ -147,7 +147,7 @@ def test_an_output_is_no_source_and_no_two_models(copied, tmp_path, monkeypatch)
         ("results.json", b"\xff\xfe", "results.json is not text in UTF-8"),
         ("config.json", b"[" * 100_000, "config.json is not JSON"),
         ("tokenizer.json", b"{}", "does not load"),
-        ("tokenizer.json", b"", "does not load"),
+        ("tokenizer.json", b"", "tokenizer.json is not JSON"),
         ("chat_template.jinja", b"\n", "chat_template.jinja is empty"),
         ("model.safetensors", b"", "does not load"),
     ],
