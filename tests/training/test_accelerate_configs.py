@@ -146,6 +146,7 @@ def test_two_processes_train_as_one_that_accumulates(setokim_recipe, setokim_fol
     }  # fmt: skip
     if stage == "pretrain":
         options["trainable"] = ["model.multi_modal_projector", "model.language_model", "diffusion_head", "mask_decoder"]
+        options |= {"setok_model_name_or_path": None, "text_config": None}
     if stage == "lora":
         options["lora"] = {"r": 4, "lora_alpha": 8}
     SCRIPTS[stage].main([str(setokim_recipe(stage, tmp_path / "one", gradient_accumulation_steps=2, **options))])
