@@ -108,9 +108,19 @@ def show_tasks(
     exercises = [_exercise(result) for result in results]
     exercises = exercises or [conversation.exercise_about_scene(processor.image_processor.size["height"])]
     conversations = [conversation.work_through(exercise, model, processor) for exercise in exercises]
-    conversations.append(conversation.paint(prompt, model, processor, knowledge))
+    conversations.append(_painting(prompt, model, processor, knowledge))
     conversation.draw(conversations).save(output.file(SETOKIM_SHEET))
     return "\n\n".join([*map(conversation.describe, conversations), *([conversation.CAVEAT] if results else [])])
+
+
+def _painting(
+    prompt: str, model: SetokimForConditionalGeneration, processor: SetokimProcessor, knowledge: Knowledge
+) -> conversation.Conversation:
+    try:
+        prompt = conversation.checked_text(prompt, model, processor)
+    except ValueError as error:
+        return conversation.Conversation("a sentence", [conversation.Reply(prompt, str(error))], [])
+    return conversation.paint(prompt, model, processor, knowledge)
 
 
 def _exercise(result: Result) -> conversation.Exercise:

@@ -1,25 +1,34 @@
 """A page to try SeTok and Setokim in a browser: tokenise, ask, paint, edit, segment.
 
 python -m training.demo.app [--setok DIR_OR_ID] [--setokim DIR_OR_ID] [--host 127.0.0.1] [--port 7860] [--device cpu]
+
+What users send is looked at by `door.py` before gradio gets it; `uploads.py` keeps their pictures, for an hour.
 """
 
 import os
+import signal
 import sys
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import gradio as gr
 import transformers
+from gradio.utils import get_upload_folder
 from huggingface_hub import snapshot_download
+from starlette.middleware import Middleware
 from transformers import HfArgumentParser
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor
 from training.demo.conversation import CAVEAT
+from training.demo.door import Door
 from training.demo.models import load_setok, load_setokim
+from training.demo.pictures import MAX_BYTES
 from training.demo.tabs import ask_tab, edit_tab, paint_tab, segment_tab, tokenise_tab
-from training.demo.workbench import Workbench
+from training.demo.uploads import UploadFolder
+from training.demo.workbench import TIME_LIMIT, Workbench
 from training.evaluation.report import choose_device
 
 TITLE = "SeTok and Setokim"
@@ -39,6 +48,8 @@ document.addEventListener("load", ({target}) => {
   if (target.tagName === "IMG") target.style.imageRendering = target.naturalWidth < 256 ? "pixelated" : "auto";
 }, true);
 </script>"""
+WAITING = 32  # calls of the models; more are told to come later
+SESSIONS = 100  # that gradio remembers: each takes some 100 KiB
 FONT = (gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "sans-serif")  # in gradio's package, all letters
 
 
@@ -47,10 +58,11 @@ def build_app(
     image_processor: SetokImageProcessor,
     setokim: SetokimForConditionalGeneration,
     processor: SetokimProcessor,
+    time_limit: float = TIME_LIMIT,
 ) -> gr.Blocks:
     """The page, ready for `serve`. Each tab opens with an example and its result, which the models give here and now.
-    One call of the models runs at a time, the others wait in a queue."""
-    bench = Workbench(setok, image_processor, setokim, processor)
+    One call of the models runs at a time, the others wait in a queue; after `time_limit` seconds it is given up."""
+    bench = Workbench(setok, image_processor, setokim, processor, time_limit)
     image_size = processor.image_processor.size["height"]
     with gr.Blocks(title=TITLE, analytics_enabled=False) as app:
         gr.Markdown(INTRODUCTION)
@@ -64,18 +76,29 @@ def build_app(
             edit_tab(bench, image_size)
         with gr.Tab("Segment"):
             segment_tab(bench, image_size)
-    return app.queue(default_concurrency_limit=1)
+    return app.queue(default_concurrency_limit=1, max_size=WAITING)
 
 
-def serve(app: gr.Blocks, host: str = "127.0.0.1", port: int | None = None) -> str:
+def serve(
+    app: gr.Blocks,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    names: Collection[str] = (),
+    uploads: UploadFolder | None = None,
+) -> str:
     """Serves the page from now on, by default at the first free port from 7860 on, and returns its address; `OSError`
-    where the port is taken."""
+    where the port is taken. `names` are those of `Door`; `uploads` is by default where gradio keeps files."""
+    uploads = uploads or UploadFolder(get_upload_folder())
+    uploads.clear_regularly()
     options = {
         "theme": gr.themes.Default(font=FONT),
         "css": CSS,
         "head": HEAD,
         "footer_links": [],
         "run_history": False,
+        "max_file_size": MAX_BYTES,
+        "state_session_capacity": SESSIONS,
+        "app_kwargs": {"middleware": [Middleware(Door, page=app, uploads=uploads, host=host, names=names)]},
     }
     _, address, _ = app.launch(server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, **options)
     return address
@@ -96,21 +119,33 @@ class Arguments:
     setok: str = field(default="model_cards/setok-emoji-tiny", metadata={"help": "folder or Hub id of a SeTok"})
     setokim: str = field(default="model_cards/setokim-emoji-tiny", metadata={"help": "folder or Hub id of a Setokim"})
     host: str = field(default="127.0.0.1", metadata={"help": "0.0.0.0: for all who can reach this machine"})
+    names: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "names by which the page is called, such as demo.example.org; it always answers to localhost and "
+            "its address, with 0.0.0.0 to all numerical addresses, and to no other name: it may be a foreign website's"
+        },
+    )
     port: int | None = field(default=None, metadata={"help": "default: the first free one from 7860 on"})
     device: str | None = field(default=None, metadata={"help": "default: the accelerator, or the CPU without one"})
+    time_limit: float = field(
+        default=TIME_LIMIT, metadata={"help": "seconds after which a call of the models is given up"}
+    )
 
 
 def main() -> None:
     (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
     transformers.logging.disable_progress_bar()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: what users have uploaded does not stay
     device = choose_device(arguments.device)
     with tempfile.TemporaryDirectory(prefix="setok-app-") as uploads:  # nothing of them stays when the page is stopped
         os.environ["GRADIO_TEMP_DIR"] = uploads
         try:
             setok, image_processor = load_setok(local_folder(arguments.setok))
             setokim, processor = load_setokim(local_folder(arguments.setokim))
-            app = build_app(setok.to(device), image_processor, setokim.to(device), processor)
-            print(f"The page is at {serve(app, arguments.host, arguments.port)}; Ctrl+C ends it.", flush=True)
+            app = build_app(setok.to(device), image_processor, setokim.to(device), processor, arguments.time_limit)
+            address = serve(app, arguments.host, arguments.port, arguments.names)
+            print(f"The page is at {address}; Ctrl+C ends it.", flush=True)
         except (OSError, ValueError, RuntimeError) as error:  # the last one: no such device, or no room on it
             sys.exit(f"Error: {error}")
         app.block_thread()

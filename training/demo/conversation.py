@@ -25,6 +25,7 @@ CAVEAT = (
     "another kind: what it says about other pictures, and paints, is guessed from the few words and things it knows."
 )
 INSTRUCTION = "Make the background blue."  # for pictures that are no scenes
+MAX_ANSWER_TOKENS = 128
 NUM_PAINTINGS = 3  # of one sentence, each from another noise
 TILE = 512  # side in pixels at which pictures are shown
 
@@ -161,6 +162,27 @@ def work_through(
     if exercise.result is not None:
         pictures.append((exercise.result, "the true result"))
     return Conversation(exercise.title, [*told, outlined, changed], pictures)
+
+
+def checked_text(
+    text: str, model: SetokimForConditionalGeneration, processor: SetokimProcessor, num_pictures: int = 0
+) -> str:
+    """A user's text without spaces around it; `ValueError` if there is none, or if it does not fit into the model
+    with so many pictures and an answer."""
+    if not isinstance(text, str) or any("\ud800" <= letter <= "\udfff" for letter in text):  # halves of letters
+        raise ValueError(f"This is no text, but {ascii(text):.40}: write what you want in words.")
+    text = text.strip()
+    if not text:
+        raise ValueError("There is no text yet: write what you want, or click an example.")
+    tokenizer, config = processor.tokenizer, model.config
+    if marks := [mark for mark in tokenizer.all_special_tokens if mark in text]:
+        raise ValueError(f"Leave {' and '.join(marks)} out: to the model this is no text, but a mark of its own.")
+    others = (num_pictures + 1) * config.vision_config.max_tokens + MAX_ANSWER_TOKENS  # an answer may be a picture
+    room = config.text_config.max_position_embeddings - others
+    length = len(tokenizer(text)["input_ids"])
+    if length > room:
+        raise ValueError(f"This text is too long: it has {length} tokens, and the model reads up to {room}.")
+    return text
 
 
 def paint(

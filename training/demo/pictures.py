@@ -1,5 +1,9 @@
 """Pictures to show: test scenes, photographs, files of users."""
 
+import io
+import os
+import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +13,12 @@ from PIL import Image
 from processing import SetokImageProcessor, draw_mask
 from training.data import Scene, SceneConfig, make_scene
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # some others of PIL run programs
+MAX_BYTES = 64 * 2**20  # of a file
+# A few KiB can hold millions of pixels. Read whole, each takes some 30 bytes in all copies: 25 million, as photographs
+# of most phones have, are 750 MiB. A JPEG is made smaller while it is decoded: it may have 110 million.
+MAX_PIXELS, MAX_JPEG_PIXELS = 25_000_000, 110_000_000
+MAX_SECONDS = 20  # of decoding: a file may hold the same picture many thousand times
 PHOTOGRAPHS = ("astronaut", "coffee")  # two of those inside scikit-image's package: nothing is downloaded
 
 
@@ -47,13 +57,48 @@ def load_photographs() -> list[Picture]:
 
 
 def read_picture(path: str, image_processor: SetokImageProcessor) -> Picture:
-    """A file of any size, mode and EXIF orientation, as the image processor reads it; `ValueError` if it cannot."""
+    """A file of any size, mode and EXIF orientation, as the image processor reads it; `ValueError` if it cannot, or if
+    it would take too much memory or time. JPEGs of more than `MAX_PIXELS` are read at a half, a quarter or an eighth of
+    their size."""
     try:
-        with Image.open(path) as file:
-            pixels = image_processor.process_image(file)
+        if not os.path.isfile(path):  # to open a pipe is to wait for somebody who writes into it
+            raise ValueError("there is no such file, or it is a folder or a device")
+        if (size := os.path.getsize(path)) > MAX_BYTES:
+            raise ValueError(f"the file has {size / 2**20:.0f} MiB, and may have {MAX_BYTES >> 20}")
+        with _Hourglass(path) as file, _open(file) as image:
+            pixels = image_processor.process_image(image)
     except Exception as error:  # decoders raise anything on broken bytes
         raise ValueError(f"The picture {path!r} cannot be read: {error}") from error
     return Picture(Path(path).stem, Image.fromarray(np.moveaxis(pixels, 0, -1)))
+
+
+class _Hourglass(io.FileIO):
+    """A file from which nothing is read any more when decoding takes too long."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self.end = time.monotonic() + MAX_SECONDS
+
+    def read(self, size: int = -1) -> bytes:
+        if time.monotonic() > self.end:
+            raise ValueError(f"to decode it takes more than {MAX_SECONDS} seconds")
+        return super().read(size)
+
+
+def _open(file: io.FileIO) -> Image.Image:
+    """A picture of which nothing has been decoded yet, small enough to be read whole."""
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        image = Image.open(file, formats=FORMATS)
+    pixels = image.width * image.height
+    most = MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS
+    if pixels > most:
+        raise ValueError(
+            f"it has {pixels / 1e6:.0f} million pixels, and a {image.format} may have {most / 1e6:.0f}: make it smaller"
+        )
+    part = next(part for part in (1, 2, 4, 8) if pixels <= part**2 * MAX_PIXELS)
+    if part > 1:
+        image.draft(None, (image.width // part, image.height // part))
+    return image
 
 
 def enlarge(image: Image.Image, width: int, height: int) -> Image.Image:

@@ -5,7 +5,9 @@ Each opens with an example and its result, which the models give while the page 
 
 import functools
 import html
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import gradio as gr
@@ -17,11 +19,10 @@ from training.data.emoji_scenes import language
 from training.demo.conversation import INSTRUCTION, PROMPT
 from training.demo.knowledge import DATA_TASKS, Knowledge
 from training.demo.tokens import NAMED_FROM
-from training.demo.workbench import Workbench
+from training.demo.workbench import GUIDANCE, LARGEST_SEED, TEMPERATURE, TIME_LIMIT, Workbench
 
 EXAMPLE_SCENES = (1, 2, 3)  # of the test split, which no training sees
 LONGEST_EXAMPLE = 60  # letters; gradio cuts longer ones off
-LARGEST_SEED = 2**32 - 1
 
 
 def tokenise_tab(bench: Workbench, image_size: int) -> None:
@@ -46,7 +47,7 @@ def tokenise_tab(bench: Workbench, image_size: int) -> None:
                 drawn = _output_picture("Its concept tokens", first_drawn, scale=3)
                 painted = _output_picture("Painted from them", first_painted, scale=2)
             table = gr.Dataframe(first_table, label="Tokens", interactive=False, wrap=True)
-    _connect(bench.tokenize, [picture], [drawn, painted, table, note], [button.click], examples)
+    _connect(bench, bench.tokenize, [picture], [drawn, painted, table, note], [button.click], examples)
 
 
 def ask_tab(bench: Workbench, image_size: int) -> None:
@@ -72,7 +73,7 @@ def ask_tab(bench: Workbench, image_size: int) -> None:
                 first_answer, label="Answer", lines=3, interactive=False, visible=_is_result(first_answer)
             )
             note = _note(first_note)
-    _connect(bench.ask, inputs, [answer, note], [button.click, question.submit], examples)
+    _connect(bench, bench.ask, inputs, [answer, note], [button.click, question.submit], examples)
 
 
 def paint_tab(bench: Workbench, image_size: int) -> None:
@@ -88,15 +89,15 @@ def paint_tab(bench: Workbench, image_size: int) -> None:
         with gr.Column():
             sentence = gr.Textbox(PROMPT, label="Sentence", placeholder=PROMPT)
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED)
-            guidance = gr.Slider(1, 10, default("visual_guidance_scale"), step=0.1, label="Guidance")
-            temperature = gr.Slider(0, 2, default("visual_temperature"), step=0.1, label="Temperature")
+            guidance = gr.Slider(*GUIDANCE, default("visual_guidance_scale"), step=0.1, label="Guidance")
+            temperature = gr.Slider(*TEMPERATURE, default("visual_temperature"), step=0.1, label="Temperature")
             button = gr.Button("Paint", variant="primary")
             examples = gr.Examples(_example_sentences(), sentence)
         inputs = [sentence, seed, guidance, temperature]
         first_painted, first_note = bench.paint(*(component.value for component in inputs))
         with gr.Column():
             note, painted = _note(first_note), _output_picture("Painted", first_painted)
-    _connect(bench.paint, inputs, [painted, note], [button.click, sentence.submit], examples)
+    _connect(bench, bench.paint, inputs, [painted, note], [button.click, sentence.submit], examples)
 
 
 def edit_tab(bench: Workbench, image_size: int) -> None:
@@ -113,7 +114,7 @@ def edit_tab(bench: Workbench, image_size: int) -> None:
         first_edited, first_note = bench.edit(picture.value, instruction.value)
         with gr.Column():
             note, edited = _note(first_note), _output_picture("Edited", first_edited)
-    _connect(bench.edit, [picture, instruction], [edited, note], [button.click, instruction.submit], examples)
+    _connect(bench, bench.edit, [picture, instruction], [edited, note], [button.click, instruction.submit], examples)
 
 
 def segment_tab(bench: Workbench, image_size: int) -> None:
@@ -130,7 +131,7 @@ def segment_tab(bench: Workbench, image_size: int) -> None:
         first_outlined, first_note = bench.segment(picture.value, expression.value)
         with gr.Column():
             note, outlined = _note(first_note), _output_picture("Outlined", first_outlined)
-    _connect(bench.segment, [picture, expression], [outlined, note], [button.click, expression.submit], examples)
+    _connect(bench, bench.segment, [picture, expression], [outlined, note], [button.click, expression.submit], examples)
 
 
 def _what_it_knows(knowledge: Knowledge, *tasks: str) -> None:
@@ -190,33 +191,54 @@ def _example_sentences() -> list[str]:
     return [text for text in texts if len(text) <= LONGEST_EXAMPLE][: len(EXAMPLE_SCENES)]
 
 
-def _connect(work: Callable, inputs: list, outputs: list, triggers: list, examples: gr.Examples) -> None:
+def _connect(
+    bench: Workbench, work: Callable, inputs: list, outputs: list, triggers: list, examples: gr.Examples
+) -> None:
     """Runs `work` at each trigger, and as soon as an example has been filled in."""
     event = {
-        "fn": politely(work),
+        "fn": politely(work, bench.time_limit),
         "inputs": inputs,
         "outputs": outputs,
-        # A picture comes as a file, which the workbench reads: where gradio cannot, it says no more than "Error".
-        "preprocess": not any(isinstance(component, gr.Image) for component in inputs),
+        "preprocess": False,  # the workbench reads pictures and numbers: where gradio cannot, it only says "Error"
         "concurrency_id": "models",  # by default each function has a queue of its own
     }
     gr.on(triggers, **event)
     examples.load_input_event.then(**event, api_visibility="private")
 
 
-def politely(work: Callable) -> Callable:
+def politely(work: Callable, time_limit: float = TIME_LIMIT) -> Callable:
     """`work`, whose results become the page's, and whose errors a sentence on it (`gr.Error`). What nobody foresaw goes
-    to the terminal, too."""
+    to the terminal, too. After `time_limit` seconds it is given up."""
 
     @functools.wraps(work)
     def call(*inputs):
         try:
-            *results, note = work(*inputs)
+            *results, note = within(time_limit, work, *inputs)
             return *(gr.update(value=result, visible=_is_result(result)) for result in results), _note(note)
         except ValueError as error:  # the page takes the message for HTML
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
+        except TimeoutError as error:
+            message = (
+                f"This took more than {time_limit:g} seconds and was given up. Try a smaller picture or fewer words"
+            )
+            raise gr.Error(message) from error
         except Exception as error:
             message = "Something went wrong inside; the terminal says what. Try another picture or other words."
             raise gr.Error(message) from error
 
     return call
+
+
+def within(seconds: float, work: Callable, *inputs: Any) -> Any:
+    """The result of `work`, or its error; `TimeoutError` if there is none after so many seconds. A thread cannot be
+    stopped: it is left behind, and ends with its work or with the page."""
+    future = Future()
+
+    def run():
+        try:
+            future.set_result(work(*inputs))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(seconds)

@@ -1,7 +1,9 @@
 """What stands behind the page (`app.py`): the models, the uploaded pictures, and what the user is told to do."""
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +14,13 @@ from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import CAPTION_REQUEST
 from processing import SetokImageProcessor, SetokimProcessor
 from training.demo import phrases
-from training.demo.conversation import TILE, as_large_as_shown
+from training.demo.conversation import MAX_ANSWER_TOKENS, TILE, as_large_as_shown, checked_text
 from training.demo.knowledge import Knowledge
-from training.demo.pictures import Picture, outline, read_picture
+from training.demo.pictures import MAX_JPEG_PIXELS, MAX_PIXELS, Picture, outline, read_picture
 from training.demo.tokens import draw_tokens, figures, token_columns, tokenize_and_paint
 
-MAX_ANSWER_TOKENS = 128
+TIME_LIMIT = 300.0
+LARGEST_SEED, GUIDANCE, TEMPERATURE = 2**32 - 1, (1, 10), (0, 2)
 Upload = dict[str, Any] | None  # a file as gradio hands it over: its path is in "path"
 
 
@@ -36,6 +39,8 @@ class Workbench:
     image_processor: SetokImageProcessor
     setokim: SetokimForConditionalGeneration
     processor: SetokimProcessor
+    time_limit: float = TIME_LIMIT  # seconds after which a call is given up
+    _busy: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     @cached_property
     def knowledge(self) -> Knowledge:
@@ -45,7 +50,9 @@ class Workbench:
     def tokenize(self, upload: Upload) -> tuple[Image.Image, Image.Image, dict[str, list], str]:
         """The picture with its tokens, the picture painted from them, a table of the tokens with the keys `headers` and
         `data` (rows), and as a note the figures."""
-        result = tokenize_and_paint(self.setok, self.image_processor, self._read(upload))
+        picture = self._read(upload)
+        with self._turn():
+            result = tokenize_and_paint(self.setok, self.image_processor, picture)
         columns = token_columns(result)
         table = {"headers": list(columns), "data": [list(row) for row in zip(*columns.values(), strict=True)]}
         return draw_tokens(result), result.reconstruction, table, figures(result)
@@ -55,13 +62,14 @@ class Workbench:
         says nothing, the answer is empty, and the note says what to ask."""
         uploads = [upload for upload in (first, second) if upload is not None] or [None]
         pictures = [self._read_small(upload) for upload in uploads]
-        if question.strip():
+        if str("" if question is None else question).strip():
             question, note = self._understood(question, phrases.question, len(pictures))
         elif len(pictures) == 1:
             question, note = CAPTION_REQUEST, ""
         else:
             raise ValueError("Write a question about the two pictures, or remove one for a caption of the other.")
-        answer = self.setokim.ask(self.processor, pictures, question, max_new_tokens=MAX_ANSWER_TOKENS)
+        with self._turn():
+            answer = self.setokim.ask(self.processor, pictures, question, max_new_tokens=MAX_ANSWER_TOKENS)
         remark = self.knowledge.refusal(question) if answer else self.knowledge.silence(question)
         return answer, _lines(note, remark)
 
@@ -72,16 +80,15 @@ class Workbench:
         sentence, note = self._understood(sentence, phrases.drawing)
         if seed is None:
             raise ValueError("There is no seed: give any whole number.")
+        generator = torch.Generator().manual_seed(int(_number(seed, "seed", 0, LARGEST_SEED)))
+        options = {
+            "visual_guidance_scale": _number(guidance, "guidance", *GUIDANCE),
+            "visual_temperature": _number(temperature, "temperature", *TEMPERATURE),
+        }
         if refusal := self.knowledge.refusal(sentence):
             return None, refusal
-        painted = self.setokim.generate_image(
-            self.processor,
-            sentence,
-            generator=torch.Generator().manual_seed(int(seed)),
-            visual_guidance_scale=guidance,
-            visual_temperature=temperature,
-        )
-        return painted, note
+        with self._turn():
+            return self.setokim.generate_image(self.processor, sentence, generator=generator, **options), note
 
     def edit(self, upload: Upload, instruction: str) -> tuple[Image.Image | None, str]:
         """The picture as the instruction changes it."""
@@ -89,7 +96,8 @@ class Workbench:
         instruction, note = self._understood(instruction, phrases.instruction, 1)
         if refusal := self.knowledge.refusal(instruction):
             return None, refusal
-        return self.setokim.edit_image(self.processor, picture, instruction), note
+        with self._turn():
+            return self.setokim.edit_image(self.processor, picture, instruction), note
 
     def segment(self, upload: Upload, expression: str) -> tuple[Image.Image | None, str]:
         """The picture with a mask of what the expression refers to, and how large the mask is."""
@@ -97,7 +105,8 @@ class Workbench:
         expression, note = self._understood(expression, phrases.expression, 1)
         if refusal := self.knowledge.refusal(expression):
             return None, refusal
-        mask = self.setokim.segment(self.processor, picture, expression.rstrip("."))
+        with self._turn():
+            mask = self.setokim.segment(self.processor, picture, expression.rstrip("."))
         return outline(picture, mask, TILE), _lines(f"{mask.mean():.0%} of the picture", note)
 
     def _read(self, upload: Upload) -> Picture:
@@ -105,30 +114,35 @@ class Workbench:
             raise ValueError("There is no picture yet: upload one, or click an example.")
         try:
             return read_picture(upload["path"], self.image_processor)
-        except ValueError as error:
-            raise ValueError("This file cannot be read as a picture: upload another, as PNG, JPEG or WebP.") from error
+        except ValueError as error:  # its text holds the path
+            raise ValueError(
+                f"This file cannot be read as a picture: upload another, as PNG, JPEG or WebP, of up to "
+                f"{MAX_PIXELS // 10**6} million pixels (JPEG {MAX_JPEG_PIXELS // 10**6})."
+            ) from error
 
     def _read_small(self, upload: Upload) -> Image.Image:
         return as_large_as_shown(self._read(upload).image)
 
     def _understood(self, text: str, rephrase: Callable[[str], str], num_pictures: int = 0) -> tuple[str, str]:
         """What the model is told for a text, and a note where these are other words."""
-        return self.knowledge.in_its_words(self._checked(text, num_pictures), rephrase)
+        return self.knowledge.in_its_words(checked_text(text, self.setokim, self.processor, num_pictures), rephrase)
 
-    def _checked(self, text: str, num_pictures: int = 0) -> str:
-        """The text without spaces around it, if there is one and it fits into the model with pictures and answer."""
-        text = text.strip()
-        if not text:
-            raise ValueError("There is no text yet: write what you want, or click an example.")
-        tokenizer, config = self.processor.tokenizer, self.setokim.config
-        if marks := [mark for mark in tokenizer.all_special_tokens if mark in text]:
-            raise ValueError(f"Leave {' and '.join(marks)} out: to the model this is no text, but a mark of its own.")
-        others = (num_pictures + 1) * config.vision_config.max_tokens + MAX_ANSWER_TOKENS  # an answer may be a picture
-        room = config.text_config.max_position_embeddings - others
-        length = len(tokenizer(text)["input_ids"])
-        if length > room:
-            raise ValueError(f"This text is too long: it has {length} tokens, and the model reads up to {room}.")
-        return text
+    @contextmanager
+    def _turn(self):
+        """For one call of the models at a time. A queue stands before the workbench: another call can only be one that
+        was given up (`tabs.politely`), and nobody knows whether it will end."""
+        if not self._busy.acquire(blocking=False):
+            raise ValueError("The models still work on a request that took too long: try again in a minute.")
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+
+def _number(value: Any, name: str, least: float, most: float) -> float:
+    if not (isinstance(value, (int, float)) and least <= value <= most):  # so that NaN is refused, too
+        raise ValueError(f"The {name} must be a number from {least} to {most}, not {value!r:.40}.")
+    return value
 
 
 def _lines(*notes: str) -> str:

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import sys
 import urllib.request
 from pathlib import Path
@@ -71,18 +72,21 @@ def test_a_page_of_models_of_other_data_says_so(models, setokim_folder):
 def test_the_command_serves_the_models_it_is_given(monkeypatch, tmp_path, capsys):
     served = {}
 
-    def serve(app, host, port):
-        served.update(title=app.title, host=host, port=port, uploads=Path(os.environ["GRADIO_TEMP_DIR"]))
+    def serve(app, host, port, names):
+        served.update(title=app.title, host=host, port=port, names=names, uploads=Path(os.environ["GRADIO_TEMP_DIR"]))
         return "http://here/"
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # main changes it; monkeypatch puts it back
     monkeypatch.setattr(page_module, "serve", serve)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(gr.Blocks, "block_thread", lambda _: served.update(while_served=served["uploads"].is_dir()))
     command = ["app", "--setok", SETOK, "--setokim", SETOKIM, "--host", "0.0.0.0", "--port", "7000", "--device", "cpu"]
+    command += ["--names", "a.example", "b.example"]
     monkeypatch.setattr(sys, "argv", command)
     page_module.main()
     assert "The page is at http://here/" in capsys.readouterr().out
     assert (served["title"], served["host"], served["port"]) == ("SeTok and Setokim", "0.0.0.0", 7000)
+    assert served["names"] == ["a.example", "b.example"]
     assert served["while_served"] and not served["uploads"].exists()
 
     for option, value, message in (
