@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
@@ -31,12 +30,19 @@ def _load(folder: str, name: str, model_class: type[PreTrainedModel], processor_
     try:
         if not Path(folder).is_dir():  # transformers would ask the Hub for it
             raise ValueError("there is no such folder")
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # by default it would ask on the terminal
         if not isinstance(config, model_class.config_class):  # transformers would only warn
             raise ValueError(f"it holds a model of type {config.model_type!r}")
-        model, loading = model_class.from_pretrained(folder, output_loading_info=True)
+        model, loading = model_class.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
+        if others := sorted(loading["mismatched_keys"]):
+            tensor, found, expected = others[0]
+            raise ValueError(
+                f"{len(others)} tensors are not of the shapes that config.json says, such as {tensor}: "
+                f"{tuple(found)} instead of {tuple(expected)}"
+            )
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
         return model.eval(), processor_class.from_pretrained(folder)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{folder!r} holds no trained {name}: {error}\nTo train one: {how_to_train}") from error
+    except Exception as error:  # on broken files transformers raises anything
+        reason = error if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder!r} holds no trained {name}: {reason}\nTo train one: {how_to_train}") from error

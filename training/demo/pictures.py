@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 
 from processing import SetokImageProcessor, draw_mask
 from training.data import Scene, SceneConfig, make_scene
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # some others of PIL run programs
 MAX_BYTES = 64 * 2**20  # of a file
-# A few KiB can hold millions of pixels. Read whole, each takes some 30 bytes in all copies: 25 million, as photographs
-# of most phones have, are 750 MiB. A JPEG is made smaller while it is decoded: it may have 110 million.
+# A few KiB can hold millions of pixels. Read whole, each takes some 25 bytes in all copies: 25 million, as photographs
+# of most phones have, are 600 MiB. A JPEG is made smaller while it is decoded; its coefficients are 8 bytes at most.
 MAX_PIXELS, MAX_JPEG_PIXELS = 25_000_000, 110_000_000
+MAX_SIDE = 2**16 - 1  # each row takes bytes of its own
 MAX_SECONDS = 20  # of decoding: a file may hold the same picture many thousand times
 PHOTOGRAPHS = ("astronaut", "coffee")  # two of those inside scikit-image's package: nothing is downloaded
 
@@ -89,11 +91,15 @@ def _open(file: io.FileIO) -> Image.Image:
     """A picture of which nothing has been decoded yet, small enough to be read whole."""
     with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
         image = Image.open(file, formats=FORMATS)
-    pixels = image.width * image.height
+    width, height = image.size
+    if image.format == "TIFF":  # its tiles can be larger than itself
+        width, height = max(width, image.tag_v2.get(TILEWIDTH, 0)), max(height, image.tag_v2.get(TILELENGTH, 0))
+    pixels = width * height
     most = MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS
-    if pixels > most:
+    if pixels > most or max(width, height) > MAX_SIDE:
         raise ValueError(
-            f"it has {pixels / 1e6:.0f} million pixels, and a {image.format} may have {most / 1e6:.0f}: make it smaller"
+            f"it is too large with {width} x {height} pixels: a {image.format} may have {most // 10**6} million, and "
+            f"{MAX_SIDE} on a side"
         )
     part = next(part for part in (1, 2, 4, 8) if pixels <= part**2 * MAX_PIXELS)
     if part > 1:

@@ -218,10 +218,8 @@ def politely(work: Callable, time_limit: float = TIME_LIMIT) -> Callable:
         except ValueError as error:  # the page takes the message for HTML
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
         except TimeoutError as error:
-            message = (
-                f"This took more than {time_limit:g} seconds and was given up. Try a smaller picture or fewer words"
-            )
-            raise gr.Error(message) from error
+            message = f"After {time_limit:g} seconds this was given up: try a smaller picture or fewer words."
+            raise gr.Error(message, print_exception=False) from error
         except Exception as error:
             message = "Something went wrong inside; the terminal says what. Try another picture or other words."
             raise gr.Error(message) from error
