@@ -33,6 +33,9 @@ MAX_REQUEST = 2**18  # bytes of a request without a file
 MULTIPART = 2**14  # bytes around the file of an upload
 NO_FILE = "There is no such picture on this page, or no longer: upload it again."
 
+BAD_UPLOAD = 400, "This upload cannot be taken, and the terminal says why: send a form of files, each with its name."
+INSIDE = 500, "Something went wrong inside, and the terminal says what: try another request."
+
 
 class Refusal(Exception):
     """What the user is told, with an HTTP status."""
@@ -83,8 +86,8 @@ class Door:
         except Exception:
             traceback.print_exc()
             if not started:
-                told = "Something went wrong inside; the terminal says what. Try another request."
-                await JSONResponse({"detail": told}, 500)(scope, receive, send)
+                status, told = BAD_UPLOAD if scope["path"] == UPLOAD else INSIDE
+                await JSONResponse({"detail": told}, status)(scope, receive, send)
             elif not finished:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 

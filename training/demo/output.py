@@ -13,7 +13,7 @@ class OutputFolder:
         path.mkdir(parents=True, exist_ok=True)
         self.path, self.names = path, []
         if (path / LIST).is_file():
-            for name in json.loads((path / LIST).read_text(encoding="utf-8")):
+            for name in self._earlier_names():
                 (path / name).unlink(missing_ok=True)
 
     def file(self, name: str) -> Path:
@@ -21,3 +21,14 @@ class OutputFolder:
         self.names.append(name)
         (self.path / LIST).write_text(json.dumps(self.names), encoding="utf-8")
         return self.path / name
+
+    def _earlier_names(self) -> list[str]:
+        try:
+            names = json.loads((self.path / LIST).read_text(encoding="utf-8"))
+        except ValueError:
+            names = None
+        if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise ValueError(
+                f"{str(self.path / LIST)!r} is not of the demo: delete it, or choose another output folder."
+            )
+        return names

@@ -1,5 +1,6 @@
 """The command: what it prints and what it writes."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -96,7 +97,8 @@ def test_unreadable_pictures_are_named(run, tmp_path):
     broken.write_bytes(broken.read_bytes()[:100])
     text = tmp_path / "text.jpg"
     text.write_text("no picture")
-    for path in (tmp_path / "missing.png", broken, text, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")  # nobody writes into it
+    for path in (tmp_path / "missing.png", broken, text, tmp_path, tmp_path / "pipe.png"):
         with pytest.raises(SystemExit, match=f"Error: The picture '{path}' cannot be read: ."):
             run("--image", path)
     assert not (tmp_path / "out").exists()
@@ -135,6 +137,16 @@ def test_a_setokim_works_on_own_pictures_and_prompts(run, setokim_folder, tmp_pa
     assert printed.count("Setokim on my own\n") == 2 and 'user   a "red" car\n' in printed
     assert "truth" not in printed[printed.index("Setokim on") : printed.index(conversation.CAVEAT)]
     assert Image.open(output / "setokim.png").width > 3 * conversation.TILE
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [("<image>", "Leave <image> out"), (" ", "There is no text yet"), ("owl " * 2000, "This text is too long: it has")],
+)
+def test_prompts_that_the_model_cannot_read_are_told(run, tmp_path, prompt, told):
+    gradient(30, 30).save(tmp_path / "mine.png")
+    printed, _ = run("--setokim", SETOKIM, "--image", tmp_path / "mine.png", "--prompt", prompt)
+    assert f"  model  {told}" in printed
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -289,8 +289,10 @@ def test_broken_requests_are_answered_in_a_sentence(visitor, file, capfd):
     assert visitor.call("ask", picture, None, 5)[0] is False
     response = visitor.http.post(f"{API}/upload", content=b"no parts", headers={"Content-Type": "multipart/form-data"})
     assert response.status_code == 400 and response.text
+    response = visitor.http.post(f"{API}/upload", data={"files": "a text"}, files={"other": b""})
+    assert response.status_code == 400 and "each with its name" in response.json()["detail"]
     check_that_it_still_works(visitor, file)
-    assert "Traceback" not in capfd.readouterr().err
+    assert capfd.readouterr().err.count("Traceback") == 1  # of the last upload
 
 
 def test_an_example_that_is_none_is_refused(visitor):

@@ -25,3 +25,13 @@ def test_an_interrupted_run_is_cleared_too(tmp_path):
     OutputFolder(tmp_path).file("setokim.png")  # listed, never written
     assert not (tmp_path / "01_scene.png").exists()
     OutputFolder(tmp_path)
+
+
+def test_a_list_that_is_not_the_demos_deletes_nothing_elsewhere(tmp_path):
+    (tmp_path / "mine.png").write_text("the user's own")
+    for content in ('["../mine.png", ".", "..", 5]', f'["{tmp_path}/mine.png"]', "{", "5", '{"a": 1}'):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / ".written_by_demo.json").write_text(content)
+        with pytest.raises(ValueError, match="written_by_demo.json.* is not of the demo: delete it"):
+            OutputFolder(tmp_path / "out")
+    assert (tmp_path / "mine.png").exists()

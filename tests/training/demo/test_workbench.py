@@ -168,3 +168,24 @@ def test_a_text_must_leave_room_for_pictures_and_answer(bench, models, file):
     fitting = ("owl " * (room - length + len(text.split()))).strip()
     assert len(models.processor.tokenizer(fitting)["input_ids"]) == room
     assert isinstance(bench.ask({"path": file}, {"path": file}, fitting)[0], str)
+
+
+def test_numbers_and_texts_of_other_kinds_are_refused(bench, file):
+    for values, message in (
+        (("an owl", 2**32, 1.5, 0.5), "seed must be a number from 0 to 4294967295, not 4294967296"),
+        (("an owl", 0, "1", 0.5), "guidance must be a number from 1 to 10, not '1'"),
+        (("an owl", 0, 1.5, float("nan")), "temperature must be a number from 0 to 2, not nan"),
+        ((["an owl"], 0, 1.5, 0.5), "This is no text, but "),
+        (("\ud800", 0, 1.5, 0.5), "This is no text, but "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bench.paint(*values)
+    with pytest.raises(ValueError, match="This is no text, but 5"):
+        bench.ask({"path": file}, None, 5)
+
+
+def test_a_call_that_was_given_up_is_not_disturbed(bench, file):
+    with bench._turn():
+        with pytest.raises(ValueError, match="still work on a request that took too long: try again"):
+            bench.edit({"path": file}, "Remove the owl.")
+    assert bench.edit({"path": file}, "Remove the owl.")[0]
