@@ -87,6 +87,7 @@ def test_page_requests(page, tmp_path):
             if number % 100 == 99:
                 cases.run(f"honest after {number}", lambda: honest(visitor, picture), lambda answer: answer == "yes")
                 cases.run(f"memory after {number}", lambda: resident(process) - memory, lambda more: more < 2**30)
+        print(f"\nmemory of the page: {memory >> 20} MiB at first, {resident(process) >> 20} MiB at most")
 
 
 def honest(visitor: Visitor, picture: dict) -> str:

@@ -6,9 +6,11 @@ What users send is looked at by `door.py` before gradio gets it; `uploads.py` ke
 """
 
 import os
+import re
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +64,8 @@ def build_app(
 ) -> gr.Blocks:
     """The page, ready for `serve`. Each tab opens with an example and its result, which the models give here and now.
     One call of the models runs at a time, the others wait in a queue; after `time_limit` seconds it is given up."""
+    if not 0 < time_limit <= threading.TIMEOUT_MAX:
+        raise ValueError(f"time_limit must be a positive number of seconds, got {time_limit}.")
     bench = Workbench(setok, image_processor, setokim, processor, time_limit)
     image_size = processor.image_processor.size["height"]
     with gr.Blocks(title=TITLE, analytics_enabled=False) as app:
@@ -87,9 +91,17 @@ def serve(
     uploads: UploadFolder | None = None,
 ) -> str:
     """Serves the page from now on, by default at the first free port from 7860 on, and returns its address; `OSError`
-    where the port is taken. `names` are those of `Door`; `uploads` is by default where gradio keeps files."""
+    where the port is taken, `ValueError` for a port or a name that cannot be.
+
+    Args:
+        names: those of `Door`.
+        uploads: by default where gradio keeps files, all of them until somebody deletes them.
+    """
+    if port is not None and not 0 < port < 2**16:
+        raise ValueError(f"port must be a number from 1 to {2**16 - 1}, got {port}.")
+    if wrong := [name for name in names if not re.fullmatch(r"[\w.-]+", name)]:
+        raise ValueError(f"names must be such as demo.example.org, without scheme, port and path, got {wrong[0]!r}.")
     uploads = uploads or UploadFolder(get_upload_folder())
-    uploads.clear_regularly()
     options = {
         "theme": gr.themes.Default(font=FONT),
         "css": CSS,
@@ -138,13 +150,15 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: what users have uploaded does not stay
     device = choose_device(arguments.device)
-    with tempfile.TemporaryDirectory(prefix="setok-app-") as uploads:  # nothing of them stays when the page is stopped
-        os.environ["GRADIO_TEMP_DIR"] = uploads
+    with tempfile.TemporaryDirectory(prefix="setok-app-") as folder:  # nothing of them stays when the page is stopped
+        os.environ["GRADIO_TEMP_DIR"] = folder
         try:
             setok, image_processor = load_setok(local_folder(arguments.setok))
             setokim, processor = load_setokim(local_folder(arguments.setokim))
             app = build_app(setok.to(device), image_processor, setokim.to(device), processor, arguments.time_limit)
-            address = serve(app, arguments.host, arguments.port, arguments.names)
+            uploads = UploadFolder(folder)
+            uploads.clear_regularly()
+            address = serve(app, arguments.host, arguments.port, arguments.names, uploads)
             print(f"The page is at {address}; Ctrl+C ends it.", flush=True)
         except (OSError, ValueError, RuntimeError) as error:  # the last one: no such device, or no room on it
             sys.exit(f"Error: {error}")

@@ -33,7 +33,7 @@ MAX_REQUEST = 2**18  # bytes of a request without a file
 MULTIPART = 2**14  # bytes around the file of an upload
 NO_FILE = "There is no such picture on this page, or no longer: upload it again."
 
-BAD_UPLOAD = 400, "This upload cannot be taken, and the terminal says why: send a form of files, each with its name."
+FORM = 400, "Send an upload as a form (multipart/form-data) of files, each with its name."
 INSIDE = 500, "Something went wrong inside, and the terminal says what: try another request."
 
 
@@ -86,7 +86,7 @@ class Door:
         except Exception:
             traceback.print_exc()
             if not started:
-                status, told = BAD_UPLOAD if scope["path"] == UPLOAD else INSIDE
+                status, told = FORM if scope["path"] == UPLOAD else INSIDE
                 await JSONResponse({"detail": told}, status)(scope, receive, send)
             elif not finished:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -105,11 +105,13 @@ class Door:
             raise Refusal(404, NO_FILE)
 
     def checked_size(self, path: str, headers: dict[str, str]) -> int:
-        """In bytes, of the body of a request."""
+        """In bytes, of the body of a request or an upload."""
         if not headers.get("content-length", "").isdecimal():
             raise Refusal(411, "Say in the header Content-Length how large the request is.")
         size = int(headers["content-length"])
         if path == UPLOAD:
+            if not headers.get("content-type", "").startswith("multipart/form-data"):
+                raise Refusal(*FORM)
             if size > MAX_BYTES + MULTIPART:
                 raise Refusal(413, f"A picture may have {MAX_BYTES >> 20} MiB: upload a smaller one.")
             if not self.uploads.has_room_for(size):

@@ -72,8 +72,9 @@ def test_a_page_of_models_of_other_data_says_so(models, setokim_folder):
 def test_the_command_serves_the_models_it_is_given(monkeypatch, tmp_path, capsys):
     served = {}
 
-    def serve(app, host, port, names):
+    def serve(app, host, port, names, uploads):
         served.update(title=app.title, host=host, port=port, names=names, uploads=Path(os.environ["GRADIO_TEMP_DIR"]))
+        assert Path(uploads.path) == served["uploads"] and uploads.examples
         return "http://here/"
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # main changes it; monkeypatch puts it back
@@ -93,10 +94,24 @@ def test_the_command_serves_the_models_it_is_given(monkeypatch, tmp_path, capsys
         ("--setok", str(tmp_path), "holds no trained SeTok"),
         ("--setok", "no/such", "neither a folder nor a model on the Hub"),
         ("--device", "nonsense", "nonsense"),
+        ("--time_limit", "nan", "time_limit must be a positive number of seconds"),
     ):
         monkeypatch.setattr(sys, "argv", [*command, option, value])
         with pytest.raises(SystemExit, match=f"^Error: .*{message}"):
             page_module.main()
+
+
+def test_ports_and_names_that_cannot_be_are_refused():
+    with gr.Blocks(analytics_enabled=False) as app:
+        for options, message in (
+            ({"port": 70_000}, "port must be a number from 1 to 65535, got 70000"),
+            (
+                {"names": ["http://demo.example"]},
+                "names must be such as demo.example.org, .* got 'http://demo.example'",
+            ),
+        ):
+            with pytest.raises(ValueError, match=message):
+                page_module.serve(app, **options)
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------

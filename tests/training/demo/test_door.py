@@ -170,7 +170,9 @@ def test_files_go_after_a_while_and_examples_stay(empty_page, tmp_path):
     (example,) = (path for path in tmp_path.rglob("*") if path.is_file())
     (tmp_path / "tmp_interrupted").write_bytes(b"half an upload")
     os.utime(tmp_path / "tmp_interrupted", (0, 0))
-    visitor = empty_page(uploads=UploadFolder(tmp_path, keep=1))
+    uploads = UploadFolder(tmp_path, keep=1)
+    uploads.clear_regularly()
+    visitor = empty_page(uploads=uploads)
     file = tmp_path / "tmp_later"
     file.write_bytes(b"half an upload")
     (path,) = visitor.upload(b"not for ever").json()
