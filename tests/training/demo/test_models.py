@@ -38,7 +38,7 @@ def test_damaged_configurations_are_refused(model, tmp_path):
         model.save_pretrained(tmp_path)
         PROCESSOR.save_pretrained(tmp_path)
         (tmp_path / file).write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=f"holds no trained SeTok: .*{reason}"):
+        with pytest.raises(ValueError, match=f"(?s)holds no trained SeTok: .*{reason}"):
             load_setok(str(tmp_path))
 
     model.save_pretrained(tmp_path)
