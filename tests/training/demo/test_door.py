@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -314,7 +315,10 @@ def test_an_example_that_is_none_is_refused(visitor):
 def test_nothing_of_users_stays_when_the_page_is_ended(tmp_path, file, end):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "training.demo.app", "--device", "cpu"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    options = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "text": True}
+    # A shell has what it runs in the background ignore Ctrl+C, and what that starts
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, preexec_fn=heard, **options) as process:
         try:
             address = process.stdout.readline().split("The page is at ")[1].split(";")[0]
             picture = Visitor(address).uploaded(file)
