@@ -24,7 +24,7 @@ from .losses_setokim import weighted_losses
 from .mask_decoder import MaskDecoder
 from .modeling_setok import SetokModel
 from .outputs_setokim import SetokimCausalLMOutput, SetokimImageFeatures, SetokimModelOutput
-from .placeholders import expand_placeholders, find_special_tokens, gather_positions, past_length, position_limit
+from .placeholders import expand_placeholders, find_special_tokens, gather_positions, learned_positions, past_length
 from .tasks_setokim import SetokimTasksMixin
 from .vision_encoder import patch_dim_of
 from .visual_tokens import TokenStatistics, VisualProjector, VisualTokensMixin
@@ -78,7 +78,7 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
 
         Raises:
             ValueError: images, masks and their placeholders do not match, a cache does not fit the rest, or all of it
-                is longer than the language model's positions.
+                is longer than the positions that the language model has learned (rotary ones go on, if badly).
         """
         refuse_unknown_arguments(kwargs, self.language_model)
         if (input_ids is None) == (inputs_embeds is None):
@@ -104,7 +104,7 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
                 f"{ids.shape[1]} follow. A cache counts an image's visual tokens, not its one <image>: let generate() "
                 "go on from it, or lengthen the mask."
             )
-        limit = position_limit(self.config.text_config)
+        limit = learned_positions(self.config.text_config)
         if limit is not None and past + ids.shape[1] > limit:
             raise ValueError(
                 f"The text has {past + ids.shape[1]} tokens, those of its images included: more than the {limit} "

@@ -146,6 +146,11 @@ def position_limit(text_config) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
+def learned_positions(text_config) -> int | None:
+    """The number of positions that a language model has an embedding of; `None` where it computes them."""
+    return None if getattr(text_config, "rope_parameters", None) else position_limit(text_config)
+
+
 def _check_one_each(num_placeholders: int, num_features: int) -> None:
     if num_placeholders != num_features:
         raise ValueError(

@@ -387,9 +387,13 @@ def test_prompts_and_answers_within_the_positions(processor, make_model):
     with pytest.raises(ValueError, match="max_length is 513: that is more than the 512 positions"):
         model.generate(**inputs, max_length=513)
     inputs = inputs_of(processor, [f"{IMAGE}{'a' * 520}"], "left")
-    for call in (model, model.generate):
-        with pytest.raises(ValueError, match="more than the 512 positions of the language model"):
-            call(**inputs)
+    with pytest.raises(ValueError, match="more than the 512 positions of the language model"):
+        model.generate(**inputs)
+    assert model(**inputs).logits.isfinite().all()  # as for any model of transformers with rotary positions
+    learned = make_model("gpt2")
+    limit = learned.config.text_config.max_position_embeddings
+    with pytest.raises(ValueError, match=f"more than the {limit} positions of the language model"):
+        learned(**inputs_of(processor, [f"{IMAGE}{'a' * limit}"], "left"))
     for settings in ({"rope_type": "linear", "factor": 2.0}, {"rope_type": "dynamic", "factor": 2.0}):
         model.config.text_config.rope_parameters = {"rope_theta": 10000.0, **settings}
         assert model(**inputs).logits.isfinite().all()
