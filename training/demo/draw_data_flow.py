@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
-from processing import SetokImageProcessor, SetokimProcessor, token_colors
+from processing import token_colors
 from training.data import EmojiScenes
+from training.demo.models import load_setok, load_setokim
 
 ROOT = Path(__file__).parents[2]
 SCENE = 5  # of the test split: three objects, named in the questions below
@@ -95,7 +95,8 @@ class Drawing:
 
 
 def main() -> None:
-    setok, image_processor, setokim, processor = load_models()
+    setok, image_processor = load_setok(str(ROOT / "model_cards" / "setok-emoji-tiny"))
+    setokim, processor = load_setokim(str(ROOT / "model_cards" / "setokim-emoji-tiny"))
     picture = EmojiScenes("test", SCENE + 1)[SCENE]["images"][0]
     with torch.no_grad():
         outputs = setok.setok(image_processor(picture, return_tensors="pt")["pixel_values"])
@@ -151,16 +152,6 @@ def main() -> None:
     drawing.arrow((231, 150), (231, 580), (788, 580), (788, 520))
     drawing.text(500, 574, "patch embeddings", size=13)
     drawing.save(ROOT / "modeling_setok" / "data_flow.svg")
-
-
-def load_models() -> tuple:
-    setok, setokim = (str(ROOT / "model_cards" / name) for name in ("setok-emoji-tiny", "setokim-emoji-tiny"))
-    return (
-        SetokForPreTraining.from_pretrained(setok).eval(),
-        SetokImageProcessor.from_pretrained(setok),
-        SetokimForConditionalGeneration.from_pretrained(setokim).eval(),
-        SetokimProcessor.from_pretrained(setokim),
-    )
 
 
 if __name__ == "__main__":

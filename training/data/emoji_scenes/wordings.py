@@ -10,11 +10,12 @@ from functools import cache
 
 import numpy as np
 
+from .tasks import CAPTION_REQUESTS, REFERRING_REQUESTS
+
 # A request that has the form of one member of a group is asked in the words of any. The first group that fits counts.
 WORDINGS: tuple[tuple[str, ...], ...] = (
     (
-        "Describe the picture.", "What does the picture show?", "Write a caption for this picture.",
-        "Describe this picture.", "Describe the picture in detail.", "What is in the picture?",
+        *CAPTION_REQUESTS, "Describe this picture.", "Describe the picture in detail.", "What is in the picture?",
         "What's in this picture?", "What do you see in this picture?", "What is shown in the picture?",
         "Caption this picture.", "Provide a one-sentence caption for the provided picture.",
         "Give a short description of the picture.", "A short picture description:",
@@ -53,7 +54,7 @@ WORDINGS: tuple[tuple[str, ...], ...] = (
         "Which of the two pictures has {what}?",
     ),
     (
-        "Segment {what}.", "Outline {what}.", "Show me where to find {what}.", "Find {what}.",
+        *(request.format("{what}") for request in REFERRING_REQUESTS), "Find {what}.",
         "Please segment {what} in this picture.", "Can you segment {what} in the picture?",
     ),
     (
