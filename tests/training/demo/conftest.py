@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_setok import SetokConfig, SetokForPreTraining
+from modeling_setok import SetokForPreTraining
+from tests.named_setok import named_setok
 from tests.training.demo.demo_testing import GRID, NAMES, PROCESSOR, SETOK, SETOKIM, SIZE
 from training.data import SceneConfig, make_scene
 from training.demo.models import load_setok, load_setokim
@@ -49,21 +50,7 @@ def broken_file(tmp_path_factory) -> str:
 def model() -> SetokForPreTraining:
     """A small one, of random weights."""
     torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
-    vision_config = {"model_type": "siglip_vision_model", "num_hidden_layers": 1, "image_size": SIZE, **small}
-    config = SetokConfig(
-        vision_config={**vision_config, "patch_size": SIZE // GRID},
-        detokenizer_config={"num_hidden_layers": 1, "grid_size": 8, "decoder_channels": [8, 8], **small},
-        num_inner_layers=1,
-        num_inter_layers=1,
-        projection_dim=8,
-        text_feature_dim=8,
-        concept_names=NAMES,
-        **small,
-    )
-    model = SetokForPreTraining(config)
-    model.set_concepts(NAMES, torch.randn(len(NAMES), 8))
-    return model.eval()
+    return named_setok(NAMES, SIZE, GRID).eval()
 
 
 @pytest.fixture(scope="session")

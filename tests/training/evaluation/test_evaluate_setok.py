@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_setok import SetokConfig, SetokForPreTraining, SetokModelOutput
+from modeling_setok import SetokModelOutput
 from processing import SetokImageProcessor
+from tests.named_setok import named_setok
 from training.data import SceneConfig, concept_names, make_scene
 from training.evaluation import evaluate_setok as script
 from training.evaluation.evaluate_setok import Example, evaluate_setok, format_table
@@ -62,30 +63,7 @@ def scenes(number, split="test", **config):
 
 @pytest.fixture(scope="module")
 def tiny_model():
-    vision_config = {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": SIZE,
-        "patch_size": SIZE // GRID,
-    }
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
-    config = SetokConfig(
-        vision_config=vision_config,
-        # Paints half of the encoder's size.
-        detokenizer_config={"num_hidden_layers": 1, "grid_size": 8, "decoder_channels": [8, 8], **small},
-        num_inner_layers=1,
-        num_inter_layers=1,
-        projection_dim=8,
-        text_feature_dim=8,
-        concept_names=NAMES,
-        **small,
-    )
-    model = SetokForPreTraining(config)
-    model.set_concepts(NAMES, torch.randn(len(NAMES), 8))
-    return model
+    return named_setok(NAMES, SIZE, GRID)  # paints half of the encoder's size
 
 
 def test_an_oracle_gets_full_marks():
