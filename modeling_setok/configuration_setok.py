@@ -115,7 +115,8 @@ class SetokConfig(PreTrainedConfig):
             what the last layer gives. The encoder's last norm is applied whichever it is (LLaVA applies none). Of a
             hierarchical encoder (ConvNeXt, ResNet) k is the feature map of stage k, with its own grid and width, and
             the norm, which fits no stage but the last, is left out of the others. Layers after the one chosen run but
-            are not trained.
+            are not trained. A list of them merges all, side by side, and clusters the last named: of a frozen encoder
+            an early layer keeps the pixels and a late one the concepts.
         hidden_size: D, the dimension of a concept token.
         num_inner_layers, num_inter_layers: depth of the inner-cluster and inter-cluster transformers; 0 leaves one out
             (ablations of Table 6).
@@ -167,7 +168,7 @@ class SetokConfig(PreTrainedConfig):
     detokenizer_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
 
-    vision_feature_layer: int = -1
+    vision_feature_layer: int | list[int] = -1
     hidden_size: int = 512
     intermediate_size: int = 2048
     num_inner_layers: int = 12
@@ -234,6 +235,8 @@ class SetokConfig(PreTrainedConfig):
 
     def validate_sizes(self):
         _check_transformer(self)
+        if isinstance(self.vision_feature_layer, list):
+            check_at_least("the number of layers in vision_feature_layer", len(self.vision_feature_layer), 1)
         for name in ("num_neighbors", "max_tokens", "projection_dim", "text_feature_dim"):
             check_at_least(name, getattr(self, name), 1)
         weights = ("reconstruction_weight", "contrastive_weight", "placement_weight")

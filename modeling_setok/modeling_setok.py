@@ -1,5 +1,6 @@
 """SeTok: an image becomes a variable number of concept tokens, and an image again (§2.1)."""
 
+import math
 from collections.abc import Iterable
 from typing import Unpack
 
@@ -22,6 +23,7 @@ from .remote_code import RemoteCodeMixin
 from .token_clustering import TokenClustering
 from .token_merger import TokenMerger
 from .vision_encoder import (
+    clustered_dim_of,
     encode_patches,
     image_size_of,
     keep_frozen_statistics,
@@ -75,7 +77,7 @@ class SetokModel(SetokPreTrainedModel):
     def __init__(self, config: SetokConfig):
         super().__init__(config)
         self.vision_encoder = make_vision_encoder(config)
-        self.token_clustering = TokenClustering(config)
+        self.token_clustering = TokenClustering(config, clustered_dim_of(config))
         self.token_merger = TokenMerger(config, patch_dim=patch_dim_of(config))
         self.post_init()
         self.train()
@@ -127,15 +129,19 @@ class SetokModel(SetokPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
         patch_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        patch_embeddings: torch.Tensor | None = None,
+        grid_size: tuple[int, int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SetokModelOutput:
         """
         Args:
             pixel_values: (B, 3, H, W) float, from the image processor.
+            patch_embeddings, grid_size: what `get_patch_embeddings` gave, (B, h * w, Dv) and (h, w), in place of the
+                pixels: a frozen encoder has to run but once on each picture.
             patch_mask: (B, N) bool, False on patches of padding, which belong to no token.
             output_hidden_states, output_attentions: whether to return the vision encoder's; by default what the config
                 says.
@@ -146,9 +152,14 @@ class SetokModel(SetokPreTrainedModel):
         refuse_unknown_arguments(kwargs)
         config = self.config
         requested = requested_outputs(config, output_hidden_states, output_attentions)
-        encoder_outputs, patch_embeddings, grid_size = encode_patches(
-            self.vision_encoder, config, pixel_values, **requested
-        )
+        if patch_embeddings is None:
+            encoder_outputs, patch_embeddings, grid_size = encode_patches(
+                self.vision_encoder, config, pixel_values, **requested
+            )
+        else:
+            self._check_patch_embeddings(pixel_values, patch_embeddings, grid_size, requested)
+            encoder_outputs, requested = {}, {}
+            patch_embeddings = patch_embeddings.to(self.token_merger.patch_norm.weight.dtype)
         clusters, soft_masks = self.token_clustering(patch_embeddings, patch_mask)
         tokens, token_mask = self.token_merger(patch_embeddings, clusters, grid_size, soft_masks)
         return SetokModelOutput(
@@ -162,6 +173,18 @@ class SetokModel(SetokPreTrainedModel):
             soft_masks=soft_masks if config.assignment_mode == "soft" else None,
             **returned_outputs(encoder_outputs, config.vision_config, **requested),
         )
+
+    def _check_patch_embeddings(self, pixel_values, patch_embeddings, grid_size, requested: dict[str, bool]) -> None:
+        if pixel_values is not None or grid_size is None:
+            raise ValueError("Give pixel_values alone, or patch_embeddings with their grid_size.")
+        if any(requested.values()):
+            raise ValueError("The encoder's hidden states and attentions need pixel_values: it does not run otherwise.")
+        expected = (math.prod(grid_size), patch_dim_of(self.config))
+        if patch_embeddings.shape[1:] != expected:
+            raise ValueError(
+                f"patch_embeddings must be (batch, h * w, Dv) = (batch, {expected[0]}, {expected[1]}) on a grid of "
+                f"{tuple(grid_size)}, got {tuple(patch_embeddings.shape)}: make them with get_patch_embeddings."
+            )
 
     @can_return_tuple
     def get_image_features(
@@ -256,7 +279,7 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
         target_pixel_values: torch.Tensor | None = None,
         concept_ids: torch.LongTensor | None = None,
         concept_input_ids: torch.LongTensor | None = None,
@@ -265,6 +288,8 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
         return_loss: bool = True,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        patch_embeddings: torch.Tensor | None = None,
+        grid_size: tuple[int, int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SetokForPreTrainingOutput:
         """
@@ -279,20 +304,23 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
             concept_input_ids: (B, K, L) long, the tokenised prompts of the concepts for the text encoder.
             concept_attention_mask: (B, K, L), 0 on the padding of prompts.
             return_loss: `False` paints nothing and gives no loss: the tokens and what they show, at less cost.
-            patch_mask, output_hidden_states, output_attentions: see `SetokModel.forward`.
+            patch_mask, output_hidden_states, output_attentions, patch_embeddings, grid_size: see `SetokModel.forward`.
         """
         if concept_ids is None and concept_input_ids is not None:
             raise ValueError("The contrastive loss needs concept_ids: which of the batch's concepts are the same.")
         config = self.config
         setok_output = self.setok(
-            pixel_values, patch_mask, output_hidden_states, output_attentions, return_dict=True, **kwargs
-        )
+            pixel_values, patch_mask, output_hidden_states, output_attentions, patch_embeddings, grid_size,
+            return_dict=True, **kwargs,
+        )  # fmt: skip
         tokens, token_mask = setok_output.last_hidden_state, setok_output.token_mask
         image_features = unit(self.visual_projection(mean_token(tokens, token_mask)))
 
         losses = {}
         reconstruction = None
         if return_loss and target_pixel_values is None and concept_ids is None:
+            if pixel_values is None:
+                raise ValueError("patch_embeddings have no pixels to paint: give target_pixel_values, or concept_ids.")
             target_pixel_values = self._own_targets(pixel_values)
         if return_loss and target_pixel_values is not None:
             reconstruction = self.detokenize(tokens, token_mask)

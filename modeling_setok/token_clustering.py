@@ -15,9 +15,11 @@ class TokenClustering(nn.Module):
     embeddings.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, width: int | None = None):
+        """`width`: how many of the embeddings' channels, the last ones, are compared; `None`: all."""
         super().__init__()
         self.config = config
+        self.width = width
         self.register_buffer("feature_scale", torch.zeros((), dtype=torch.float32))
         self.register_buffer("patch_norm", torch.zeros((), dtype=torch.float32))
 
@@ -33,12 +35,13 @@ class TokenClustering(nn.Module):
     def clustering_features(
         self, patch_embeddings: torch.Tensor, patch_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The vectors whose directions are compared, (B, N, Dv) or (B, N, Dv + 1).
+        """The vectors whose directions are compared, (B, N, width) or (B, N, width + 1).
 
         Where the encoder says "nothing here" by a short embedding, the direction of that embedding is noise. With
         `config.background_norm` > 0 a constant channel of that many mean lengths is appended, so that short embeddings
         point the same way.
         """
+        patch_embeddings = self._clustered(patch_embeddings)
         if self.config.background_norm == 0:
             return patch_embeddings
         x = patch_embeddings.float()
@@ -46,10 +49,14 @@ class TokenClustering(nn.Module):
         length = self.config.background_norm * torch.where(self.patch_norm > 0, self.patch_norm, own)
         return torch.cat([x, length[:, None, None].expand(-1, x.shape[1], 1)], dim=-1)
 
+    def _clustered(self, patch_embeddings: torch.Tensor) -> torch.Tensor:
+        return patch_embeddings if self.width is None else patch_embeddings[..., -self.width :]
+
     @torch.no_grad()
     def calibrate(self, patch_embeddings: list[torch.Tensor]) -> float:
         """Sets both buffers to their means over the images of batches (B, N, Dv) float32, and returns S."""
-        self.patch_norm.fill_(torch.cat([mean_length(x, valid_patches(x)) for x in patch_embeddings]).mean())
+        lengths = [mean_length(x, valid_patches(x)) for x in map(self._clustered, patch_embeddings)]
+        self.patch_norm.fill_(torch.cat(lengths).mean())
         scales = [feature_scale(*unit_directions(self.clustering_features(x))) for x in patch_embeddings]
         self.feature_scale.fill_(torch.cat(scales).mean())
         return float(self.feature_scale)

@@ -45,7 +45,7 @@ def make_vision_encoder(config: SetokConfig) -> PreTrainedModel:
     encoder = with_attention_of(config, make, config.vision_config)
     if encoder.main_input_name != "pixel_values":
         raise ValueError(f"vision_config must be of a vision model, got {config.vision_config.model_type!r}.")
-    if _earlier_layer(config) is not None:
+    if any(layer is not None for layer in _chosen_layers(config)):
         has_norm = _gives_maps(config) or _last_norm(encoder) is not None
         if not has_norm or _layers(encoder, config) is None:
             raise ValueError(
@@ -79,35 +79,53 @@ def encode_patches(
         requested: further outputs that it should return, see `requested_outputs`.
 
     Returns:
-        What the encoder returns; the patch embeddings (B, h * w, Dv), in reading order; their grid (h, w).
+        What the encoder returns; the patch embeddings (B, h * w, Dv), in reading order, of several layers side by side,
+        the last of which are clustered; their grid (h, w).
 
     Raises:
         ValueError: the pixels are no batch of images, or what the encoder gives are no patches of the expected width.
     """
     _refuse_other_than_pixels(pixel_values, getattr(config.vision_config, "num_channels", 3))
-    layer, model_type = _earlier_layer(config), config.vision_config.model_type
-    if layer is not None:
+    layers = _chosen_layers(config)
+    if any(layer is not None for layer in layers):
         requested["output_hidden_states"] = True
-    run = _run_on_patches if model_type == "siglip2_vision_model" else _run_on_images
+    run = _run_on_patches if config.vision_config.model_type == "siglip2_vision_model" else _run_on_images
     outputs = run(encoder, config, pixel_values.to(encoder.dtype), **requested)
+    parts = [_patches_of_layer(encoder, config, outputs, layer, pixel_values.shape) for layer in layers]
+    grid_size = parts[-1][1]
+    # Stages of a hierarchical encoder have grids of their own: that of the clustered one holds for all
+    parts = [patches if own == grid_size else _pool(patches, own, grid_size) for patches, own in parts]
+    return outputs, torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0], grid_size
+
+
+def _patches_of_layer(
+    encoder: PreTrainedModel, config: SetokConfig, outputs: ModelOutput, layer: int | None, pixels: torch.Size
+) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Patches (B, h * w, width) of one hidden state, normalised, and their grid."""
+    model_type = config.vision_config.model_type
     features = outputs.last_hidden_state if layer is None else _hidden_state(outputs, config, layer)
-    is_map = features.ndim == 4  # (B, Dv, h, w)
+    is_map = features.ndim == 4  # (B, width, h, w)
     if is_map:
         height, width = features.shape[-2:]
         features = features.flatten(2).transpose(1, 2)
     else:
-        height, width = _grid_size(config.vision_config, *pixel_values.shape[-2:])
-    if len(features) != len(pixel_values):
+        height, width = _grid_size(config.vision_config, *pixels[-2:])
+    if len(features) != pixels[0]:
         raise ValueError(
-            f"The encoder {model_type} gave a batch of {len(features)} for {len(pixel_values)} images: it packs the "
+            f"The encoder {model_type} gave a batch of {len(features)} for {pixels[0]} images: it packs the "
             "patches of all into one row, which SeTok cannot take apart. Use an encoder with one row per image."
         )
-    _refuse_other_than_patches(features, (height, width), config)
+    _refuse_other_than_patches(features, (height, width), _layer_dim(config, layer), config)
     if layer is None and model_type in POOLED_NORMS:
         features = getattr(encoder, POOLED_NORMS[model_type])(features)
     elif layer is not None and not is_map:
         features = _last_norm(encoder)(features)
-    return outputs, features[:, features.shape[1] - height * width :], (height, width)  # CLS, registers come first
+    return features[:, features.shape[1] - height * width :], (height, width)  # CLS, registers come first
+
+
+def _pool(patches: torch.Tensor, grid_size: tuple[int, int], new_grid: tuple[int, int]) -> torch.Tensor:
+    maps = patches.transpose(1, 2).unflatten(2, grid_size)
+    return nn.functional.adaptive_avg_pool2d(maps, new_grid).flatten(2).transpose(1, 2)
 
 
 def _refuse_other_than_pixels(pixel_values: torch.Tensor, num_channels: int) -> None:
@@ -122,18 +140,20 @@ def _refuse_other_than_pixels(pixel_values: torch.Tensor, num_channels: int) -> 
         )
 
 
-def _refuse_other_than_patches(features: torch.Tensor, grid_size: tuple[int, int], config: SetokConfig) -> None:
-    model_type, patch_dim = config.vision_config.model_type, patch_dim_of(config)
+def _refuse_other_than_patches(
+    features: torch.Tensor, grid_size: tuple[int, int], layer_dim: int, config: SetokConfig
+) -> None:
+    model_type = config.vision_config.model_type
     height, width = grid_size
     if features.shape[1] < height * width:
         raise ValueError(
             f"The encoder {model_type} gave {features.shape[1]} tokens for a grid of {height} x {width} patches: it "
             "merges patches, which SeTok cannot place. Use an encoder with one token per patch."
         )
-    if features.shape[2] != patch_dim:
+    if features.shape[2] != layer_dim:
         raise ValueError(
             f"The encoder {model_type} gave embeddings of width {features.shape[2]} for vision_feature_layer="
-            f"{config.vision_feature_layer}, where its configuration says {patch_dim}: SeTok cannot use that layer."
+            f"{config.vision_feature_layer}, where its configuration says {layer_dim}: SeTok cannot use that layer."
         )
 
 
@@ -180,9 +200,9 @@ def unused_parameters(encoder: PreTrainedModel, config: SetokConfig) -> Iterator
     for name, parameter in encoder.named_parameters():
         if name.split(".", 1)[0] == "pooler" or name.endswith("mask_token"):
             yield parameter
-    layer = _earlier_layer(config)
-    if layer is not None:
-        for module in _layers(encoder, config)[layer:]:
+    layers = _chosen_layers(config)
+    if None not in layers:
+        for module in _layers(encoder, config)[max(layers) :]:
             yield from module.parameters()
         if _gives_maps(config) and _last_norm(encoder) is not None:
             yield from _last_norm(encoder).parameters()
@@ -203,19 +223,17 @@ def keep_frozen_statistics(model: nn.Module) -> None:
 
 
 def patch_dim_of(config: SetokConfig) -> int:
-    """Dv, the width of the patch embeddings.
+    """Dv, the width of the patch embeddings: of all layers that `config.vision_feature_layer` chooses, side by side.
 
     Raises:
-        ValueError: the encoder has no `config.vision_feature_layer`.
+        ValueError: the encoder has no such layer.
     """
-    vision_config, layer = config.vision_config, _earlier_layer(config)
-    if not _gives_maps(config):
-        return vision_config.hidden_size
-    if layer is None:
-        return vision_config.hidden_sizes[-1]
-    if layer == 0:
-        return getattr(vision_config, "embedding_size", vision_config.hidden_sizes[0])
-    return vision_config.hidden_sizes[layer - 1]
+    return sum(_layer_dim(config, layer) for layer in _chosen_layers(config))
+
+
+def clustered_dim_of(config: SetokConfig) -> int:
+    """How many of the patch embeddings' channels, the last ones, are clustered: those of the last chosen layer."""
+    return _layer_dim(config, _chosen_layers(config)[-1])
 
 
 def image_size_of(config: SetokConfig) -> tuple[int, int]:
@@ -226,9 +244,16 @@ def image_size_of(config: SetokConfig) -> tuple[int, int]:
     return _pair(getattr(vision_config, "image_size", None) or 224)
 
 
-def _earlier_layer(config: SetokConfig) -> int | None:
-    """The hidden state that `config.vision_feature_layer` chooses, counted from 0; `None` where it is the last."""
-    layer = config.vision_feature_layer
+def _chosen_layers(config: SetokConfig) -> list[int | None]:
+    """The hidden states that `config.vision_feature_layer` chooses, counted from 0; `None` stands for the last."""
+    chosen = config.vision_feature_layer
+    layers = [_counted_from_0(layer, config) for layer in (chosen if isinstance(chosen, list) else [chosen])]
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"vision_feature_layer={chosen} names a layer twice: each is merged once.")
+    return layers
+
+
+def _counted_from_0(layer: int, config: SetokConfig) -> int | None:
     if layer == -1:
         return None
     model_type, num_layers = config.vision_config.model_type, _num_layers(config)
@@ -240,6 +265,17 @@ def _earlier_layer(config: SetokConfig) -> int | None:
             f"hidden states are 0 (the embeddings) to {num_layers}, or {-num_layers - 1} to -1."
         )
     return None if layer == num_layers else layer % (num_layers + 1)
+
+
+def _layer_dim(config: SetokConfig, layer: int | None) -> int:
+    vision_config = config.vision_config
+    if not _gives_maps(config):
+        return vision_config.hidden_size
+    if layer is None:
+        return vision_config.hidden_sizes[-1]
+    if layer == 0:
+        return getattr(vision_config, "embedding_size", vision_config.hidden_sizes[0])
+    return vision_config.hidden_sizes[layer - 1]
 
 
 def _num_layers(config: SetokConfig) -> int | None:

@@ -225,9 +225,87 @@ def test_layers_out_of_range_are_refused():
         SetokModel(tiny_config("resnet", -5))
 
 
-def test_a_list_of_layers_is_refused():
-    with pytest.raises(StrictDataclassError, match="'vision_feature_layer' expected int, got list"):
-        tiny_config("siglip", [1, 2])
+def around_one_encoder(encoder: str, *layers: int | list[int], **settings) -> list[SetokModel]:
+    models = [tiny_setok(encoder, layer, **settings) for layer in layers]
+    for model in models[1:]:
+        model.vision_encoder.load_state_dict(models[0].vision_encoder.state_dict())
+    return models
+
+
+@pytest.mark.parametrize("encoder", ["dinov2", "siglip2", "clip"])
+def test_of_a_list_all_layers_are_merged_and_the_last_is_clustered(encoder):
+    pixels = images()
+    both, early, late = around_one_encoder(encoder, [1, 2], 1, 2)
+    assert patch_dim_of(both.config) == 2 * patch_dim_of(late.config)
+    expected = torch.cat([embeddings(early, pixels), embeddings(late, pixels)], dim=-1)
+    torch.testing.assert_close(embeddings(both, pixels), expected, rtol=0, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(both(pixels).scores, late(pixels).scores, rtol=0, atol=0)
+        assert not torch.equal(both(pixels).scores, early(pixels).scores)
+
+
+def test_calibration_of_a_list_is_that_of_its_last_layer():
+    pixels = images()
+    both, late = around_one_encoder("dinov2", [0, -1], -1, background_norm=1.0)
+    assert both.calibrate(pixels) == late.calibrate(pixels)
+    assert both.token_clustering.patch_norm == late.token_clustering.patch_norm
+
+
+def test_stages_of_a_list_share_the_grid_of_the_last():
+    pixels = images()
+    both, early, late = around_one_encoder("convnextv2", [1, 3], 1, 3)
+    (fine, fine_grid), (coarse, grid) = (model.get_patch_embeddings(pixels) for model in (early, late))
+    step = fine_grid[0] // grid[0]
+    assert step > 1
+    pooled = fine.unflatten(1, (grid[0], step, grid[1], step)).mean((2, 4)).flatten(1, 2)
+    patches, both_grid = both.get_patch_embeddings(pixels)
+    assert both_grid == grid
+    torch.testing.assert_close(patches, torch.cat([pooled, coarse], dim=-1), rtol=0, atol=1e-5)
+
+
+def test_only_layers_after_the_last_of_a_list_are_not_trained():
+    """The order of a list is that of merging: the first named may be the deepest."""
+    for layers, frozen in (([0, 2], [2]), ([2, 0], [2]), ([1, -1], [])):
+        model = tiny_setok("dinov2", layers)
+        blocks = model.vision_encoder.layers if hasattr(model.vision_encoder, "layers") else None
+        blocks = blocks or model.vision_encoder.encoder.layer
+        assert [i for i, block in enumerate(blocks) if not any(p.requires_grad for p in block.parameters())] == frozen
+
+
+def test_lists_that_name_no_layer_or_one_twice_are_refused():
+    with pytest.raises(StrictDataclassError, match="the number of layers in vision_feature_layer must be at least 1"):
+        tiny_config("dinov2", [])
+    for layers in ([1, 1], [-1, 3], [0, -4]):
+        with pytest.raises(ValueError, match="names a layer twice"):
+            SetokModel(tiny_config("dinov2", layers))
+    with pytest.raises(ValueError, match="vision_feature_layer=4 is out of range"):
+        SetokModel(tiny_config("dinov2", [1, 4]))
+
+
+@pytest.mark.parametrize("layer", [-1, [1, 2]])
+def test_patch_embeddings_in_place_of_pixels(layer):
+    model, pixels = tiny_setok("dinov2", layer), images((24, 32))
+    with torch.no_grad():
+        expected = model(pixels)
+        patches, grid_size = model.get_patch_embeddings(pixels)
+        outputs = model(patch_embeddings=patches, grid_size=grid_size)
+    torch.testing.assert_close(outputs.last_hidden_state, expected.last_hidden_state, rtol=0, atol=0)
+    assert torch.equal(outputs.cluster_ids, expected.cluster_ids)
+    assert outputs.hidden_states is None
+
+
+def test_patch_embeddings_that_do_not_fit_are_refused():
+    model, pixels = tiny_setok("dinov2", [1, 2]), images()
+    patches, grid_size = model.get_patch_embeddings(pixels)
+    for arguments, message in (
+        ({"pixel_values": pixels, "patch_embeddings": patches, "grid_size": grid_size}, "pixel_values alone"),
+        ({"patch_embeddings": patches}, "with their grid_size"),
+        ({"patch_embeddings": patches, "grid_size": (5, 6)}, r"\(batch, 30, 64\) on a grid of \(5, 6\)"),
+        ({"patch_embeddings": patches[..., :32], "grid_size": grid_size}, r"got \(2, 36, 32\)"),
+        ({"patch_embeddings": patches, "grid_size": grid_size, "output_attentions": True}, "need pixel_values"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(**arguments)
 
 
 def test_encoders_without_a_known_norm_are_refused():

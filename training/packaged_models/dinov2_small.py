@@ -101,8 +101,9 @@ def _state_dict(model) -> dict[str, torch.Tensor]:
 
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "Constant":
-            tensors |= {node.output[0]: numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"}
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value":
+                tensors[node.output[0]] = numpy_helper.to_array(attribute.t)
     weights = {name.removeprefix(TRUNK): array for name, array in tensors.items() if name.startswith(TRUNK)}
     for node in model.graph.node:
         module, _, kind = node.name.strip("/").replace("/", ".").rpartition(".")
