@@ -45,6 +45,28 @@ class PixelDecoder(nn.Module):
         return self.conv_out(nn.functional.silu(self.norm_out(self.stages(self.conv_in(grid)))))
 
 
+class PatchPainter(nn.Module):
+    """Feature grid (B, hidden_size, G, G) to pixels (B, 3, S, S): one linear map paints each cell's patch in some
+    channels, and two convolutions across their borders make colours of them.
+
+    Nearly all of its cost, and of the detokenizer's, is in matrix products, where the CNN's is in memory traffic.
+    """
+
+    CHANNELS = 16
+
+    def __init__(self, config: SetokDetokenizerConfig):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.paint = nn.Linear(config.hidden_size, self.CHANNELS * config.patch_size**2)
+        self.conv = nn.Conv2d(self.CHANNELS, self.CHANNELS, 3, padding=1)
+        self.conv_out = nn.Conv2d(self.CHANNELS, 3, 3, padding=1)
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        patches = self.paint(grid.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        pixels = nn.functional.pixel_shuffle(patches, self.patch_size)
+        return self.conv_out(pixels + nn.functional.silu(self.conv(nn.functional.silu(pixels))))
+
+
 def _group_norm(channels: int) -> nn.GroupNorm:
     """32 groups, or the largest number of groups of at least 4 channels that divides a small layer's channels."""
     groups = next(g for g in range(min(32, max(1, channels // 4)), 0, -1) if channels % g == 0)
@@ -55,7 +77,7 @@ class SetokDetokenizer(PreTrainedModel):
     """Paints an image from a variable number of concept tokens.
 
     A grid of copies of one learned mask token, told apart by 2D positions, attends to itself and to the concept tokens
-    in `num_hidden_layers` blocks; a CNN upsamples the grid to pixels.
+    in `num_hidden_layers` blocks; a CNN upsamples the grid to pixels, or a linear map paints each cell's.
     """
 
     config: SetokDetokenizerConfig
@@ -80,7 +102,7 @@ class SetokDetokenizer(PreTrainedModel):
         self.place_key = nn.Linear(token_dim, config.hidden_size, bias=False)
         self.layers = nn.ModuleList(SetokBlock(config, cross_attention=True) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.pixel_decoder = PixelDecoder(config)
+        self.pixel_decoder = PixelDecoder(config) if config.patch_size is None else PatchPainter(config)
         self.post_init()
 
     @torch.no_grad()

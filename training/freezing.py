@@ -6,22 +6,26 @@ from torch import nn
 
 
 def train_only(model: nn.Module, parts: Sequence[str]) -> None:
-    """Freezes all of a model but the submodules named, each by its path, such as "detokenizer" or "model.projector".
+    """Freezes all of a model but the submodules and parameters named, each by its path, such as "detokenizer",
+    "model.projector" or "logit_scale".
 
     Our models keep a part without trainable parameters in eval mode, so that its batch statistics stay as well.
 
     Raises:
-        ValueError: for a name that is no submodule with parameters, or for none at all.
+        ValueError: for a name that is no parameter and no submodule with parameters, or for none at all.
     """
-    modules = {name: module for name, module in model.named_modules() if name}
-    unknown = [part for part in parts if part not in modules or not any(True for _ in modules[part].parameters())]
+    found = {name: module for name, module in model.named_modules() if any(True for _ in module.parameters())}
+    found |= dict(model.named_parameters())
+    unknown = [part for part in parts if not part or part not in found]
     if unknown or not parts:
         children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
-        found = f"No part to train is called {unknown}" if parts else "trainable is empty, and nothing would be trained"
-        raise ValueError(f"{found}; the model's parts are {children} and theirs.")
+        reason = (
+            f"No part to train is called {unknown}" if parts else "trainable is empty, and nothing would be trained"
+        )
+        raise ValueError(f"{reason}; the model's parts are {children} and theirs.")
     model.requires_grad_(False)
     for part in parts:
-        modules[part].requires_grad_(True)
+        found[part].requires_grad_(True)
     model.train(model.training)
 
 

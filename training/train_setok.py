@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -27,6 +28,7 @@ from training.data import (
     load_image_folder_json,
 )
 from training.data.concept_text import concept_text_features
+from training.data.patch_cache import PatchCache, patch_fingerprint
 from training.data.setok_collator import SetokCollator
 from training.evaluation.evaluate_setok import Example, evaluate_setok
 from training.freezing import part_sizes, train_only
@@ -37,6 +39,8 @@ from training.recipe import check_ranges, parse_recipe
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
 
 logger = logging.getLogger(__name__)
+
+DEFAULT_SIZE = 384  # pixels, of the paper's encoder
 
 
 @dataclass
@@ -95,12 +99,25 @@ class DataArguments:
     train_examples: int = field(default=100_000, metadata={"help": "EmojiScenes: number of training scenes"})
     eval_examples: int = field(default=200, metadata={"help": "scenes or images held out for evaluation"})
     vocabulary: str = field(default="tiny", metadata={"help": "EmojiScenes: 'tiny' (60 objects) or 'full'"})
-    image_size: int = field(default=384, metadata={"help": "side of the encoder's input in pixels"})
+    styles: list[str] = field(
+        default_factory=lambda: ["noto"], metadata={"help": "EmojiScenes: drawing styles, one of them for each scene"}
+    )
+    photo_examples: int = field(
+        default=0,
+        metadata={"help": "PhotoScenes added to EmojiScenes: number of training scenes (see data/photo_scenes)"},
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "side of the encoder's input in pixels; default: of a pretrained encoder its own"},
+    )
+    patch_cache: str | None = field(
+        default=None, metadata={"help": "folder that cache_patches.py filled, read in place of pixels"}
+    )
     max_concepts: int = field(default=6, metadata={"help": "K of Eq. 5: concepts of an image per step"})
     on_bad_rows: str = field(default="raise", metadata={"help": "'raise' or 'skip' unreadable images and rows"})
 
     def __post_init__(self):
-        check_ranges(self, train_examples=1, eval_examples=0, image_size=1, max_concepts=1)
+        check_ranges(self, train_examples=1, eval_examples=0, photo_examples=0, image_size=1, max_concepts=1)
 
 
 def main(arguments: list[str] | None = None) -> SetokTrainer:
@@ -117,6 +134,14 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
     perceptual_loss = build_perceptual_loss(model_args, training_args, model)
     if model_args.trainable is not None:
         train_only(model, model_args.trainable)
+    if data_args.patch_cache is not None:
+        if any(parameter.requires_grad for parameter in model.setok.vision_encoder.parameters()):
+            raise ValueError(
+                "patch_cache holds what the encoder gave before training, and here it is trained: name the other parts "
+                "in trainable, or leave out patch_cache."
+            )
+        fingerprint = cache_fingerprint(model, image_processor, data_args)
+        train_data = PatchCache(data_args.patch_cache, len(train_data), fingerprint)
     logger.info("Parameters: %s", part_sizes(model))
     painting = not model_args.encoder_only
     regrouping = painting and any(parameter.requires_grad for parameter in model.setok.parameters())
@@ -165,7 +190,9 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
 def load_data(args: DataArguments):
     """Training rows, examples for evaluation, and the names of all concepts (None where rows have none)."""
     if args.dataset == "emoji_scenes":
-        scene_config = SceneConfig(image_size=args.image_size, vocabulary=args.vocabulary)
+        scene_config = SceneConfig(
+            image_size=args.image_size or DEFAULT_SIZE, vocabulary=args.vocabulary, styles=tuple(args.styles)
+        )
         train = EmojiScenes("train", args.train_examples, scene_config)
         validation = EmojiScenes("validation", max(args.eval_examples, 1), scene_config)
         return train, [validation.scene(i) for i in range(args.eval_examples)], list(concept_names(args.vocabulary))
@@ -184,6 +211,17 @@ def load_data(args: DataArguments):
     return rows.select(range(args.eval_examples, len(rows))), examples, names or None
 
 
+def cache_fingerprint(
+    model: SetokForPreTraining, image_processor: SetokImageProcessor, args: DataArguments
+) -> dict[str, Any]:
+    """What the patch cache of a recipe is of."""
+    if args.dataset == "emoji_scenes":
+        rows_of = f"EmojiScenes, {args.image_size or DEFAULT_SIZE} pixels, {args.vocabulary}, {', '.join(args.styles)}"
+    else:
+        rows_of = f"{args.dataset} without its first {args.eval_examples}"
+    return patch_fingerprint(model.setok, image_processor, rows_of, model.config.detokenizer_config.image_size)
+
+
 def build_model(
     args: ModelArguments, data_args: DataArguments, names: list[str] | None, text_features: torch.Tensor | None
 ) -> tuple[SetokForPreTraining, SetokImageProcessor]:
@@ -195,7 +233,8 @@ def build_model(
     if args.encoder_only and names is None:
         raise ValueError("encoder_only learns from the names of what is in a picture: give a dataset with concepts.")
     attention = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
-    size = {"height": data_args.image_size, "width": data_args.image_size}
+    side = data_args.image_size or DEFAULT_SIZE
+    size = {"height": side, "width": side}
     if args.model_name_or_path is not None:
         config = SetokConfig.from_pretrained(args.model_name_or_path)
         update_config(config, args.config or {})
@@ -217,6 +256,8 @@ def build_model(
             model.setok.vision_encoder.load_state_dict(encoder.state_dict())
             encoder_processor = AutoImageProcessor.from_pretrained(args.vision_model_name_or_path, backend="pil")
             image_processor = SetokImageProcessor.from_encoder(encoder_processor)
+            if data_args.image_size is not None:
+                image_processor.size = size
         else:
             model_class = SetokEncoderPretraining if args.encoder_only else SetokForPreTraining
             model = model_class._from_config(config, **attention)
@@ -256,11 +297,12 @@ def calibrate(model: SetokForPreTraining, rows, collator: SetokCollator, num_ima
     was_training = model.training
     model.eval()
     count = min(num_images, len(rows))
-    batches = (
-        collator([rows[i] for i in range(first, min(first + 32, count))])["pixel_values"]
-        for first in range(0, count, 32)
-    )
-    scale = model.setok.calibrate(batches)
+    batches = (collator([rows[i] for i in range(first, min(first + 32, count))]) for first in range(0, count, 32))
+    if isinstance(rows, PatchCache):
+        patch_embeddings = [batch["patch_embeddings"].to(model.device, torch.float32) for batch in batches]
+        scale = model.setok.token_clustering.calibrate(patch_embeddings)
+    else:
+        scale = model.setok.calibrate(batch["pixel_values"] for batch in batches)
     model.train(was_training)
     logger.info("Calibrated on %d images: feature scale %.4f", count, scale)
 

@@ -10,7 +10,7 @@ from processing import SetokImageProcessor
 
 @dataclass
 class SetokCollator:
-    """Collates rows with one image and its `concepts` for `SetokForPreTraining.forward`.
+    """Collates rows with one image, or of a `PatchCache`, and their `concepts` for `SetokForPreTraining.forward`.
 
     Args:
         image_processor: makes `pixel_values` (B, 3, H, W) float32.
@@ -29,7 +29,18 @@ class SetokCollator:
     def __post_init__(self):
         self._index = {name: i for i, name in enumerate(self.concept_names or ())}
 
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict]) -> dict:
+        batch = self._cached(rows) if "patch_embeddings" in rows[0] else self._pictures(rows)
+        if self.concept_names is not None:
+            batch["concept_ids"] = torch.tensor([self._labels(row.get("concepts") or ()) for row in rows])
+        return batch
+
+    def _cached(self, rows: list[dict]) -> dict:
+        """Rows of a `PatchCache`."""
+        batch = {name: torch.stack([row[name] for row in rows]) for name in ("patch_embeddings", "target_pixel_values")}
+        return batch | {"grid_size": rows[0]["grid_size"]}
+
+    def _pictures(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         images = []
         for row in rows:
             if len(row["images"]) != 1:
@@ -43,8 +54,6 @@ class SetokCollator:
             else:
                 targets = self.image_processor(images, size=size, return_tensors="pt")
                 batch["target_pixel_values"] = targets["pixel_values"]
-        if self.concept_names is not None:
-            batch["concept_ids"] = torch.tensor([self._labels(row.get("concepts") or ()) for row in rows])
         return batch
 
     def _labels(self, concepts: Sequence[str]) -> list[int]:
