@@ -80,18 +80,23 @@ def patch_fingerprint(
         target_size: side of the pictures to paint.
         dtype: in which embeddings are kept. float16 rounds them by less than a two-thousandth.
     """
-    encoder = hashlib.sha256()
-    for name, tensor in sorted(model.vision_encoder.state_dict().items()):
-        encoder.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        encoder.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return {
-        "encoder": encoder.hexdigest(),
+        "encoder": weights_digest(model.vision_encoder),
         "vision_feature_layer": model.config.vision_feature_layer,
         "image_processor": json.loads(image_processor.to_json_string()),
         "rows": rows_of,
         "target_size": target_size,
         "dtype": dtype,
     }
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """The SHA-256 of a module's weights: names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 @torch.no_grad()
