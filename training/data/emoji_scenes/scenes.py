@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from .sprites import concept_names, sprite
+from .sprites import STYLES, concept_names, sprite
 
 SPLITS = ("train", "validation", "test")
 PALETTE = {
@@ -44,8 +44,9 @@ class SceneConfig:
         min_objects, max_objects: the number of objects is uniform in this range (inclusive, at most 12).
         object_size: range of the longer side of an object as a fraction of the image's side. Scenes with many objects
             take smaller ones, so that all fit.
-        vocabulary: "tiny" (60 objects) or "full" (144).
+        vocabulary: "tiny" (60 objects), "full" (144) or "large" (320).
         backgrounds: the kinds of background, each equally likely: "flat", "gradient", "noise".
+        styles: who drew the emoji: "noto", "twemoji", "openmoji". A scene is drawn in one, each equally likely.
     """
 
     image_size: int = 64
@@ -54,6 +55,7 @@ class SceneConfig:
     object_size: tuple[float, float] = (0.24, 0.42)
     vocabulary: str = "tiny"
     backgrounds: tuple[str, ...] = BACKGROUND_KINDS
+    styles: tuple[str, ...] = ("noto",)
 
     def __post_init__(self):
         if self.image_size < 16:
@@ -72,6 +74,8 @@ class SceneConfig:
         concept_names(self.vocabulary)  # raises for an unknown name
         if not self.backgrounds or not set(self.backgrounds) <= set(BACKGROUND_KINDS):
             raise ValueError(f"backgrounds must be some of {BACKGROUND_KINDS}, not {self.backgrounds}")
+        if isinstance(self.styles, str) or not self.styles or not set(self.styles) <= set(STYLES):
+            raise ValueError(f"styles must be a sequence of some of {', '.join(STYLES)}, not {self.styles!r}")
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,15 @@ class Placement:
 
 @dataclass(frozen=True)
 class Layout:
-    """What lies where; later objects lie over earlier ones. All edits give a new layout."""
+    """What lies where, and in which of `sprites.STYLES` it is drawn; later objects lie over earlier ones.
+
+    All edits give a new layout in the same style.
+    """
 
     image_size: int
     background: Background
     objects: tuple[Placement, ...]
+    style: str = "noto"
 
     def without(self, index: int) -> "Layout":
         """The layout less one object."""
@@ -113,8 +121,8 @@ class Layout:
         old, objects = self.objects[index], list(self.objects)
         corner = []
         for axis, start in ((1, old.x), (0, old.y)):
-            before = sprite(old.name, old.size)[1].shape[axis]
-            after = sprite(name, old.size)[1].shape[axis]
+            before = sprite(old.name, old.size, style=self.style)[1].shape[axis]
+            after = sprite(name, old.size, style=self.style)[1].shape[axis]
             corner.append(min(max(start + (before - after) // 2, 0), self.image_size - after))
         objects[index] = replace(old, name=name, x=corner[0], y=corner[1])
         return replace(self, objects=tuple(objects))
@@ -176,6 +184,7 @@ STREAMS = {
     "outlines": 11,
     "presence_evaluation": 12,
     "wordings": 13,
+    "style": 14,
 }
 
 
@@ -196,7 +205,8 @@ def make_scene(split: str, index: int, config: SceneConfig | None = None, seed: 
     Pairs with `is_held_out_pair` never occur in split "train".
     """
     config = config or SceneConfig()
-    return render(sample_layout(scene_rng(split, index, seed), config, allow_held_out=split != "train"))
+    style = config.styles[scene_rng(split, index, seed, "style").integers(len(config.styles))]
+    return render(sample_layout(scene_rng(split, index, seed), config, split != "train", style))
 
 
 def render(layout: Layout) -> Scene:
@@ -206,7 +216,7 @@ def render(layout: Layout) -> Scene:
     owner = np.full((size, size), -1, np.int8)
     totals = []
     for index, placement in enumerate(layout.objects):
-        pixels, mask = sprite(placement.name, placement.size, placement.flip)
+        pixels, mask = sprite(placement.name, placement.size, placement.flip, layout.style)
         window = _window(placement, mask)
         owner[window][mask] = index
         totals.append(np.count_nonzero(mask))
@@ -224,8 +234,8 @@ def render(layout: Layout) -> Scene:
     )
 
 
-def sample_layout(rng: np.random.Generator, config: SceneConfig, allow_held_out: bool) -> Layout:
-    """A random layout: every object lies inside the image and keeps `MIN_VISIBLE` of its pixels."""
+def sample_layout(rng: np.random.Generator, config: SceneConfig, allow_held_out: bool, style: str) -> Layout:
+    """A random layout in a style: every object lies inside the image and keeps `MIN_VISIBLE` of its pixels."""
     background = Background(
         kind=config.backgrounds[rng.integers(len(config.backgrounds))],
         colour=list(PALETTE)[rng.integers(len(PALETTE))],
@@ -240,9 +250,9 @@ def sample_layout(rng: np.random.Generator, config: SceneConfig, allow_held_out:
     while True:
         sizes = (smallest + (largest - smallest) * rng.random(count)) * config.image_size
         sizes = (np.rint(sizes / step) * step).astype(int).tolist()
-        objects = _place(rng, names, sizes, config.image_size)
+        objects = _place(rng, names, sizes, config.image_size, style)
         if objects is not None:
-            return Layout(config.image_size, background, objects)
+            return Layout(config.image_size, background, objects, style)
         largest = max(smallest, 0.95 * largest)  # too crowded: again with smaller objects
         smallest *= 0.97
 
@@ -273,14 +283,14 @@ def _held_out_matrix(vocabulary: str) -> np.ndarray:
 
 
 def _place(
-    rng: np.random.Generator, names: list[str], sizes: list[int], image_size: int
+    rng: np.random.Generator, names: list[str], sizes: list[int], image_size: int, style: str
 ) -> tuple[Placement, ...] | None:
     """Positions for the objects one after the other, or None where one finds none in 24 attempts."""
     owner = np.full((image_size, image_size), -1, np.int8)
     objects, totals, visible = [], [], np.zeros(0, int)
     for index, (name, size) in enumerate(zip(names, sizes, strict=True)):
         flip = bool(rng.integers(2))
-        _, mask = sprite(name, size, flip)
+        _, mask = sprite(name, size, flip, style)
         height, width = mask.shape
         total = np.count_nonzero(mask)
         attempts = rng.random((24, 2)) * (image_size - width + 1, image_size - height + 1)

@@ -40,9 +40,9 @@ class Draw:
         names = [name for name in concept_names(self.config.vocabulary) if name not in scene.names]
         return [names[i] for i in self.rng.permutation(len(names))]
 
-    def scene(self) -> Scene:
-        """Another scene."""
-        return render(sample_layout(self.rng, self.config, self.allow_held_out))
+    def scene(self, style: str) -> Scene:
+        """Another scene, in one of `sprites.STYLES`."""
+        return render(sample_layout(self.rng, self.config, self.allow_held_out, style))
 
 
 def picture(scene: Scene) -> Image.Image:
@@ -264,7 +264,7 @@ def two_images(scene: Scene, draw: Draw) -> dict:
     """A question that needs both of two pictures, answered "first" or "second"."""
     options = []
     while not options:
-        pair = (scene, draw.scene())
+        pair = (scene, draw.scene(scene.layout.style))  # so that the style tells nothing
         options = _comparisons(*pair)
     kind = draw.one_of(sorted({kind for kind, _, _ in options}))
     answer = draw.one_of(sorted({answer for other, _, answer in options if other == kind}))

@@ -16,12 +16,17 @@ from training.data.emoji_scenes.scenes import (
     Layout,
     scene_rng,
 )
-from training.data.emoji_scenes.sprites import sprite
+from training.data.emoji_scenes.sprites import STYLES, sprite
 
 CONFIGS = [
     SceneConfig(),
     SceneConfig(image_size=96, vocabulary="full", min_objects=3, max_objects=12),
     SceneConfig(image_size=32, max_objects=2, object_size=(0.5, 0.7), backgrounds=("noise",)),
+]
+STYLED = [
+    SceneConfig(vocabulary="large", styles=("twemoji",)),
+    SceneConfig(image_size=96, vocabulary="large", styles=("openmoji",), min_objects=3, max_objects=12),
+    SceneConfig(vocabulary="full", styles=STYLES),
 ]
 
 
@@ -30,7 +35,7 @@ def digest(scene) -> str:
 
 
 # Of the scenes that `test_reproducible` draws: layouts, colours of the cells of a 4 x 4 grid, pixels of each object
-LAYOUTS = "95ceaffff2ca85c6e170064a021cb4673bb43cf9d3885c32eaf6e65377cd90de"
+LAYOUTS = "961f32d66ff0cf6eef7859035eec73a342afb94fb61b11b84c40b093a5159958"
 LOOKS = [
     "709bd66a95d06893ce6691cc6d98d36e99ce6a95cb6a95d0628dc8987692d6623c6893ce6893ce728bc3907d9d5f8ac5",
     "719bd5999c9ebb99786791cb6d98d3d0b451a0a3956a95d08e9e9d6d94c06c97d26893ceb8a86d6e94ba6b96d15f8ac5",
@@ -59,7 +64,9 @@ def test_reproducible():
     otherwise.
     """
     scenes = [make_scene(split, index, config) for split in ("train", "test") for index in (0, 7) for config in CONFIGS]
-    assert hashlib.sha256(repr([scene.layout for scene in scenes]).encode()).hexdigest() == LAYOUTS
+    layouts = [(scene.layout.image_size, scene.layout.background, scene.layout.objects) for scene in scenes]
+    assert hashlib.sha256(repr(layouts).encode()).hexdigest() == LAYOUTS
+    assert {scene.layout.style for scene in scenes} == {"noto"}
     for scene, look, areas in zip(scenes, LOOKS, AREAS, strict=True):
         cells = scene.image.reshape(4, len(scene.image) // 4, 4, -1, 3).mean((1, 3))
         assert np.abs(cells - np.frombuffer(bytes.fromhex(look), np.uint8).reshape(4, 4, 3)).max() < 2
@@ -79,7 +86,7 @@ def test_splits_are_disjoint():
     assert len(set.union(*seen.values())) == 600
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", CONFIGS + STYLED)
 def test_objects_are_inside_visible_and_counted(config):
     counts = set()
     for index in range(150):
@@ -94,7 +101,7 @@ def test_objects_are_inside_visible_and_counted(config):
         for placement, mask, box, visible in zip(
             scene.layout.objects, scene.masks, scene.boxes, scene.visible, strict=True
         ):
-            whole = sprite(placement.name, placement.size, placement.flip)[1]
+            whole = sprite(placement.name, placement.size, placement.flip, scene.layout.style)[1]
             assert placement.x >= 0 and placement.x + whole.shape[1] <= size
             assert placement.y >= 0 and placement.y + whole.shape[0] <= size
             assert visible == mask.sum() / whole.sum()
@@ -104,14 +111,15 @@ def test_objects_are_inside_visible_and_counted(config):
     assert counts == set(range(config.min_objects, config.max_objects + 1))
 
 
-def test_masks_are_what_the_image_shows():
+@pytest.mark.parametrize("style", STYLES)
+def test_masks_are_what_the_image_shows(style):
     """Against a plain drawing, object by object, with floating-point alpha."""
-    for index in range(60):
-        scene = make_scene("test", index)
+    for index in range(60 if style == "noto" else 20):
+        scene = make_scene("test", index, SceneConfig(styles=(style,)))
         empty = render(replace(scene.layout, objects=()))
         drawn, owner = empty.image.astype(float), np.full(scene.image.shape[:2], -1)
         for i, placement in enumerate(scene.layout.objects):
-            pixels, _ = sprite(placement.name, placement.size, placement.flip)
+            pixels, _ = sprite(placement.name, placement.size, placement.flip, style)
             for row, column in np.ndindex(pixels.shape[:2]):
                 y, x = placement.y + row, placement.x + column
                 alpha = pixels[row, column, 3] / 255
@@ -141,16 +149,33 @@ def test_removing_an_object_changes_its_pixels_only():
 
 def test_replaced_and_recoloured():
     for index in range(60):
-        scene = make_scene("test", index)
+        scene = make_scene("test", index, SceneConfig(styles=STYLES))
         layout = scene.layout.replaced(0, "rainbow")
         new, old = layout.objects[0], scene.layout.objects[0]
-        height, width = sprite("rainbow", new.size)[1].shape
+        height, width = sprite("rainbow", new.size, style=layout.style)[1].shape
         assert new.x >= 0 and new.y >= 0 and new.x + width <= 64 and new.y + height <= 64
         assert (new.name, new.size, new.flip) == ("rainbow", old.size, old.flip)
         assert layout.objects[1:] == scene.layout.objects[1:]
         recoloured = render(scene.layout.recoloured("green"))
         assert np.array_equal(recoloured.masks, scene.masks)
         assert recoloured.background == (scene.background[0], "green")
+        edits = (layout, recoloured.layout, scene.layout.without(0))
+        assert all(edit.style == scene.layout.style for edit in edits)
+
+
+def test_a_scene_is_drawn_in_one_style():
+    config = SceneConfig(styles=("noto", "twemoji"))
+    styles = []
+    for index in range(100):
+        scene = make_scene("train", index, config)
+        other = "twemoji" if scene.layout.style == "noto" else "noto"
+        alone = make_scene("train", index, SceneConfig(styles=(scene.layout.style,)))
+        assert digest(scene) == digest(alone), "which styles else there are does not matter"
+        assert (render(replace(scene.layout, objects=scene.layout.objects[-1:])).masks >= scene.masks[-1:]).all()
+        assert alone.names == make_scene("train", index, SceneConfig(styles=(other,))).names
+        styles.append(scene.layout.style)
+    assert set(styles) == {"noto", "twemoji"} and 30 < styles.count("noto") < 70
+    assert styles != [make_scene("validation", i, config).layout.style for i in range(100)]
 
 
 def test_held_out_pairs():
@@ -201,7 +226,10 @@ def test_noise_is_smooth_and_faint():
         ({"max_objects": 13}, "12"),
         ({"object_size": (0.5, 0.2)}, "range"),
         ({"object_size": (0.05, 0.2)}, "under 4 pixels"),
-        ({"vocabulary": "large"}, "tiny, full"),
+        ({"vocabulary": "huge"}, "tiny, full, large"),
+        ({"styles": ()}, "noto, twemoji, openmoji"),
+        ({"styles": "noto"}, "sequence"),
+        ({"styles": ("noto", "cartoon")}, "noto, twemoji, openmoji, not .*cartoon"),
         ({"backgrounds": ("photo",)}, "photo"),
     ],
 )
@@ -215,7 +243,7 @@ def test_streams_keep_their_numbers():
     assert STREAMS == {
         "scene": 0, "concepts": 1, "caption": 2, "question": 3, "text_to_image": 4, "edit": 5, "referring": 6,
         "two_images": 7, "text_only": 8, "conversation": 9, "presence": 10, "outlines": 11, "presence_evaluation": 12,
-        "wordings": 13,
+        "wordings": 13, "style": 14,
     }  # fmt: skip
     assert set(TASKS) < set(STREAMS) and len(set(STREAMS.values())) == len(STREAMS)
     first = {int(scene_rng("test", 3, 5, name).integers(2**62)) for name in STREAMS}

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from training.data import TASKS, EmojiScenes, SceneConfig, render
 from training.data.emoji_scenes import dataset
 from training.data.emoji_scenes.language import NUMBERS, a, listing, referring_expressions, region
 from training.data.emoji_scenes.scenes import PALETTE
-from training.data.emoji_scenes.sprites import atlas_entries, sprite
+from training.data.emoji_scenes.sprites import STYLES, atlas_entries, sprite
 from training.data.emoji_scenes.tasks import Draw
 
 NAME_OF = {entry["noun"]: name for name, entry in atlas_entries().items()}
@@ -273,15 +274,16 @@ def test_edits_hold_held_out_pairs_only_outside_training():
 def test_two_images(monkeypatch):
     others = []
 
-    def recorded(draw, original=Draw.scene):
-        others.append(original(draw))
+    def recorded(draw, style, original=Draw.scene):
+        others.append(original(draw, style))
         return others[-1]
 
     monkeypatch.setattr(Draw, "scene", recorded)
     answers = {}
-    scenes = EmojiScenes("train", 400, CONFIG, tasks=("two_images",))
+    scenes = EmojiScenes("train", 400, replace(CONFIG, styles=STYLES), tasks=("two_images",))
     for i, row in enumerate(scenes):
         pair = (scenes.scene(i), others[-1])
+        assert pair[0].layout.style == pair[1].layout.style
         assert types(row, 0) == ["image", "image", "text"]
         assert all(np.array_equal(image, scene.image) for image, scene in zip(row["images"], pair, strict=True))
         assert not pair[1].has_held_out_pair

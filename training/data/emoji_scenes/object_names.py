@@ -1,0 +1,116 @@
+"""What the atlas of EmojiScenes holds: the emoji of each vocabulary, their names, and how to count them."""
+
+# Visually distinct from one another at 16 to 24 pixels: the vocabulary "tiny".
+TINY = {
+    "🍎": "red apple", "🍐": "pear", "🍋": "lemon", "🍌": "banana", "🍉": "watermelon", "🍇": "grapes",
+    "🍍": "pineapple", "🥝": "kiwi", "🍆": "eggplant", "🥦": "broccoli", "🌽": "corn", "🤖": "robot face",
+    "🍞": "bread", "🍔": "hamburger", "🍩": "doughnut", "🧁": "cupcake", "🍭": "lollipop", "🧀": "cheese",
+    "🐶": "dog face", "🐱": "cat face", "🐭": "mouse face", "🦊": "fox face", "🐼": "panda face", "🐷": "pig face",
+    "🐸": "frog face", "🐻": "bear face", "🐧": "penguin", "🦉": "owl", "🐞": "ladybug", "🐙": "octopus",
+    "🦀": "crab", "🐠": "tropical fish", "🐬": "dolphin", "🦜": "parrot", "🌵": "cactus", "🎄": "christmas tree",
+    "🪣": "bucket", "🍄": "mushroom", "🌻": "sunflower", "🌹": "rose", "🌸": "cherry blossom", "🌈": "rainbow",
+    "🔥": "fire", "🌍": "globe", "⭐": "star", "🚗": "red car", "🚌": "bus", "🚀": "rocket",
+    "⛵": "sailboat", "🎁": "present", "🏀": "basketball", "⚽": "soccer ball", "🎱": "eight ball", "🎯": "dartboard",
+    "👖": "jeans", "💎": "gem", "🏠": "house", "🧱": "brick wall", "💜": "purple heart", "🎩": "top hat",
+}  # fmt: skip
+# With these it is "full".
+MORE = {
+    "🍏": "green apple", "🍊": "tangerine", "🍓": "strawberry", "🫐": "blueberries", "🍒": "cherries", "🍑": "peach",
+    "🥥": "coconut", "🍅": "tomato", "🥑": "avocado", "🥒": "cucumber", "🥔": "potato", "🥐": "croissant",
+    "🥨": "pretzel", "🥚": "egg", "🍟": "french fries", "🍕": "pizza", "🌭": "hot dog", "🌮": "taco",
+    "🍿": "popcorn", "🍪": "cookie", "🎂": "birthday cake", "🍫": "chocolate bar", "🍯": "honey pot", "🥞": "pancakes",
+    "🍣": "sushi", "🍺": "beer mug", "🐰": "rabbit face", "🐨": "koala", "🐯": "tiger face", "🦁": "lion face",
+    "🐮": "cow face", "🐵": "monkey face", "🐤": "baby chick", "🐺": "wolf face", "🦄": "unicorn face",
+    "🐝": "honeybee",
+    "🦋": "butterfly", "🐌": "snail", "🐢": "turtle", "🐡": "blowfish", "🐳": "whale", "🐊": "crocodile",
+    "🐘": "elephant", "🐪": "camel", "🦚": "peacock", "🧠": "brain", "🐓": "rooster", "🦔": "hedgehog",
+    "🌳": "tree", "🍀": "four leaf clover", "🍁": "maple leaf", "🌷": "tulip", "🌺": "hibiscus", "💧": "water drop",
+    "🚕": "taxi", "🚓": "police car", "🚑": "ambulance", "🚒": "fire engine", "🚜": "tractor", "🚂": "train",
+    "👽": "alien", "🎈": "balloon", "🏈": "football", "🥊": "boxing glove", "🥁": "drum", "🎲": "game die",
+    "🧩": "puzzle piece", "🎨": "palette", "⏰": "alarm clock", "💡": "light bulb", "🔒": "lock", "🧲": "magnet",
+    "👑": "crown", "👟": "sneaker", "👕": "t-shirt", "👗": "dress", "🎒": "backpack", "🏰": "castle",
+    "🌴": "palm tree", "🛑": "stop sign", "💰": "money bag", "🥕": "carrot", "👻": "ghost", "🎃": "jack-o-lantern",
+}  # fmt: skip
+# And with these "large".
+LARGE = {
+    "🦍": "gorilla", "🦝": "raccoon", "🐎": "horse", "🦓": "zebra", "🐑": "sheep", "🐐": "goat", "🦒": "giraffe",
+    "🦛": "hippopotamus", "🐿": "chipmunk", "🦇": "bat", "🦥": "sloth", "🦘": "kangaroo",
+    "🦫": "beaver", "🦃": "turkey", "🦆": "duck", "🦢": "swan", "🦩": "flamingo", "🐍": "snake", "🦎": "lizard",
+    "🦕": "long-necked dinosaur", "🐉": "dragon", "🦈": "shark", "🦞": "lobster", "🦑": "squid", "🐛": "caterpillar",
+    "🪲": "beetle", "🕷": "spider", "🦂": "scorpion", "💐": "bouquet", "🪴": "potted plant", "🪺": "nest",
+    "🪨": "rock", "🪵": "log", "🥭": "mango", "🌶": "chili pepper", "🧄": "garlic", "🧅": "onion", "🥖": "baguette",
+    "🍗": "chicken leg", "🥓": "bacon", "🥪": "sandwich", "🥗": "salad", "🍜": "noodles", "🍝": "spaghetti",
+    "🍦": "ice cream cone", "🍬": "candy", "🍮": "pudding", "🍼": "baby bottle", "☕": "coffee", "🫖": "teapot",
+    "🍷": "wine glass", "🧊": "ice cube", "🏔": "snow-capped mountain", "🌋": "volcano", "☁": "cloud", "☀": "sun",
+    "🌙": "crescent moon", "🪐": "ringed planet", "❄": "snowflake", "⛄": "snowman", "⚡": "lightning bolt",
+    "🌪": "tornado", "☂": "umbrella", "🌊": "ocean wave", "🏝": "desert island", "⛺": "tent", "⛲": "fountain",
+    "⛪": "church", "🏭": "factory", "🗼": "tower", "🎡": "ferris wheel", "🕌": "mosque", "🚲": "bicycle",
+    "🏍": "motorcycle", "🚁": "helicopter", "✈": "airplane", "🚢": "ship", "🛶": "canoe", "🚚": "delivery truck",
+    "🛸": "flying saucer", "🛹": "skateboard", "🛼": "roller skate", "⚓": "anchor", "🛟": "life buoy",
+    "🚦": "traffic light", "🛢": "oil barrel", "🧸": "teddy bear", "🪁": "kite", "🔮": "crystal ball",
+    "🎮": "game controller", "🪩": "disco ball", "🎀": "ribbon", "🏆": "trophy", "🏅": "medal", "⚾": "baseball",
+    "🏐": "volleyball", "🏓": "ping-pong paddle", "⛸": "ice skate", "🤿": "diving mask", "🥌": "curling stone",
+    "♟": "chess pawn", "🧶": "yarn", "🕶": "sunglasses", "👔": "necktie", "🧣": "scarf", "🧥": "coat", "🧦": "socks",
+    "👛": "purse", "👜": "handbag", "🥾": "hiking boot", "👠": "high-heeled shoe", "👒": "sun hat",
+    "🎓": "graduation cap", "🧢": "baseball cap", "💄": "lipstick", "💍": "ring", "🎷": "saxophone", "🎺": "trumpet",
+    "🪗": "accordion", "🎸": "guitar", "🎹": "piano", "🎻": "violin", "🔔": "bell", "🎤": "microphone",
+    "🎧": "headphones", "📱": "mobile phone", "☎": "telephone", "💻": "laptop", "💿": "compact disc",
+    "🎬": "clapperboard", "📺": "television", "📷": "camera", "🔍": "magnifying glass", "🕯": "candle",
+    "🔦": "flashlight", "📚": "books", "🪙": "coin", "✉": "envelope", "📦": "cardboard box", "✏": "pencil",
+    "🖌": "paintbrush", "💼": "briefcase", "📅": "calendar", "✂": "scissors", "🔑": "key", "🔨": "hammer",
+    "🪓": "axe", "💣": "bomb", "🛡": "shield", "🪚": "saw", "🔧": "wrench", "🪛": "screwdriver", "⚙": "gear",
+    "🧰": "toolbox", "🪜": "ladder", "🔬": "microscope", "🔭": "telescope", "💊": "pill", "🚪": "door", "🪞": "mirror",
+    "🪟": "window", "🛏": "bed", "🛋": "couch", "🪑": "chair", "🚽": "toilet", "🛁": "bathtub", "🧹": "broom",
+    "🧺": "basket", "🧻": "toilet paper", "🧼": "soap", "🪥": "toothbrush", "🧽": "sponge", "🧯": "fire extinguisher",
+    "🛒": "shopping cart", "🧳": "suitcase", "🧭": "compass",
+}  # fmt: skip
+
+# How to count what has no plain plural: (one, several).
+NOUNS = {
+    "grapes": ("bunch of grapes", "bunches of grapes"),
+    "broccoli": ("head of broccoli", "heads of broccoli"),
+    "corn": ("ear of corn", "ears of corn"),
+    "bread": ("loaf of bread", "loaves of bread"),
+    "cheese": ("piece of cheese", "pieces of cheese"),
+    "jeans": ("pair of jeans", "pairs of jeans"),
+    "blueberries": ("handful of blueberries", "handfuls of blueberries"),
+    "cherries": ("pair of cherries", "pairs of cherries"),
+    "french fries": ("box of french fries", "boxes of french fries"),
+    "popcorn": ("box of popcorn", "boxes of popcorn"),
+    "pizza": ("slice of pizza", "slices of pizza"),
+    "pancakes": ("stack of pancakes", "stacks of pancakes"),
+    "sushi": ("piece of sushi", "pieces of sushi"),
+    "tropical fish": ("tropical fish", "tropical fish"),
+    "blowfish": ("blowfish", "blowfish"),
+    "game die": ("game die", "game dice"),
+    "snowman": ("snowman", "snowmen"),
+    "maple leaf": ("maple leaf", "maple leaves"),
+    "sheep": ("sheep", "sheep"),
+    "squid": ("squid", "squid"),
+    "mango": ("mango", "mangoes"),
+    "garlic": ("bulb of garlic", "bulbs of garlic"),
+    "bacon": ("strip of bacon", "strips of bacon"),
+    "salad": ("bowl of salad", "bowls of salad"),
+    "noodles": ("bowl of noodles", "bowls of noodles"),
+    "spaghetti": ("plate of spaghetti", "plates of spaghetti"),
+    "candy": ("piece of candy", "pieces of candy"),
+    "coffee": ("cup of coffee", "cups of coffee"),
+    "volcano": ("volcano", "volcanoes"),
+    "tornado": ("tornado", "tornadoes"),
+    "yarn": ("ball of yarn", "balls of yarn"),
+    "sunglasses": ("pair of sunglasses", "pairs of sunglasses"),
+    "scarf": ("scarf", "scarves"),
+    "socks": ("pair of socks", "pairs of socks"),
+    "headphones": ("pair of headphones", "pairs of headphones"),
+    "books": ("stack of books", "stacks of books"),
+    "scissors": ("pair of scissors", "pairs of scissors"),
+    "toilet paper": ("roll of toilet paper", "rolls of toilet paper"),
+    "soap": ("bar of soap", "bars of soap"),
+}
+
+
+def plural(name: str) -> str:
+    """The regular English plural."""
+    if name.endswith("y") and name[-2] not in "aeiou":
+        return name[:-1] + "ies"
+    return name + ("es" if name.endswith(("s", "x", "ch", "sh", "ato")) else "s")
