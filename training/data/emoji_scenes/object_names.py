@@ -34,8 +34,8 @@ MORE = {
 # And with these "large".
 LARGE = {
     "🦍": "gorilla", "🦝": "raccoon", "🐎": "horse", "🦓": "zebra", "🐑": "sheep", "🐐": "goat", "🦒": "giraffe",
-    "🦛": "hippopotamus", "🐿": "chipmunk", "🦇": "bat", "🦥": "sloth", "🦘": "kangaroo",
-    "🦫": "beaver", "🦃": "turkey", "🦆": "duck", "🦢": "swan", "🦩": "flamingo", "🐍": "snake", "🦎": "lizard",
+    "🦛": "hippopotamus", "🐿": "chipmunk", "🦇": "bat", "🦥": "sloth", "🦘": "kangaroo", "🦫": "beaver",
+    "🦃": "turkey", "🦆": "duck", "🦢": "swan", "🦩": "flamingo", "🐍": "snake", "🦎": "lizard",
     "🦕": "long-necked dinosaur", "🐉": "dragon", "🦈": "shark", "🦞": "lobster", "🦑": "squid", "🐛": "caterpillar",
     "🪲": "beetle", "🕷": "spider", "🦂": "scorpion", "💐": "bouquet", "🪴": "potted plant", "🪺": "nest",
     "🪨": "rock", "🪵": "log", "🥭": "mango", "🌶": "chili pepper", "🧄": "garlic", "🧅": "onion", "🥖": "baguette",
