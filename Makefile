@@ -60,6 +60,6 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	  exit 1; }
 	@echo 'Installing into .venv (once, some minutes):'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --no-input --constraint constraints.txt --editable '.[train,eval,app,dev]' \
+	@$(BIN)/python -m pip install --no-input --constraint constraints.txt --editable '.[photo,train,eval,app,dev]' \
 	  | awk '/^Collecting/ {print "  " $$2} / MB\)/ {print} /^Installing/ {print "  installing them all"} {fflush()}'
 	@touch $@

@@ -43,19 +43,23 @@ ROOMS = {
     "training/evaluation": {
         "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation/metrics"
     },
-    "training/hub": {"modeling_setok", "processing", "training/evaluation"},
+    "training/packaged_models": set(),
+    "training/hub": {"modeling_setok", "processing", "training/evaluation", "training/packaged_models"},
     "training/demo": {
         "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation",
         "training/evaluation/metrics",
     },
     "training/losses": {"modeling_setok"},
-    "training": {"modeling_setok", "processing", "training/data", "training/losses", "training/evaluation"},
+    "training": {
+        "modeling_setok", "processing", "training/data", "training/losses", "training/evaluation",
+        "training/packaged_models",
+    },
 }  # fmt: skip
 # At the top of training/ lies what trains: a script for each stage, and what these share.
-LAUNCH_SCRIPTS = {"train_setok.py", "pretrain_setokim.py", "finetune_setokim.py"}
+LAUNCH_SCRIPTS = {"cache_patches.py", "train_setok.py", "pretrain_setokim.py", "finetune_setokim.py"}
 SHARED_BY_SCRIPTS = {
     "__init__.py", "trainer_setok.py", "trainer_setokim.py", "recipe.py", "configs.py", "loading.py", "checkpoints.py",
-    "freezing.py", "memory.py",
+    "freezing.py", "memory.py", "patch_cache.py",
 }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ run goes on where the first one stopped. `train_setok.py` with the same recipe r
 import logging
 import sys
 
-from training.data.patch_cache import write_patch_cache
 from training.data.setok_collator import SetokCollator
+from training.patch_cache import write_patch_cache
 from training.recipe import parse_recipe
 from training.train_setok import DataArguments, ModelArguments, build_model, cache_fingerprint, load_data
 from training.trainer_setok import SetokTrainingArguments

@@ -28,13 +28,13 @@ from training.data import (
     load_image_folder_json,
 )
 from training.data.concept_text import concept_text_features
-from training.data.patch_cache import PatchCache, patch_fingerprint
 from training.data.setok_collator import SetokCollator
 from training.evaluation.evaluate_setok import Example, evaluate_setok
 from training.freezing import part_sizes, train_only
 from training.loading import UNUSED_IN_ENCODERS, load_whole
 from training.losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss
 from training.losses.encoder_pretraining import SetokEncoderPretraining
+from training.patch_cache import PatchCache, patch_fingerprint
 from training.recipe import check_ranges, parse_recipe
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
 

@@ -8,8 +8,9 @@ import torch
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from tests.script_testing import finish, launch, losses, write_recipe
+from training import patch_cache
 from training.cache_patches import main as cache_patches
-from training.data import EmojiScenes, SceneConfig, patch_cache
+from training.data import EmojiScenes, SceneConfig
 from training.train_setok import main as train
 
 ENCODER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from modeling_setok import SetokForPreTraining
 from modeling_setok.vision_encoder import load_vision_encoder
-from training.data.patch_cache import weights_digest
 from training.hub.model_card import ROOT, read_json
+from training.packaged_models.digest import weights_digest
 
 TRAINED, ENCODER = "trained.safetensors", "vision_encoder.json"
 WEIGHTS = "model.safetensors"

@@ -5,7 +5,6 @@ A cache is a folder: `cache.json` says of which encoder, preprocessing and rows 
 the header, the rows' concepts.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from modeling_setok import SetokModel
+from training.packaged_models.digest import weights_digest
 
 INDEX = "cache.json"
 SHARD_ROWS = 128
@@ -88,15 +88,6 @@ def patch_fingerprint(
         "target_size": target_size,
         "dtype": dtype,
     }
-
-
-def weights_digest(module: torch.nn.Module) -> str:
-    """The SHA-256 of a module's weights: names, dtypes, shapes and values."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 @torch.no_grad()
