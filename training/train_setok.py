@@ -98,7 +98,7 @@ class DataArguments:
     )
     train_examples: int = field(default=100_000, metadata={"help": "EmojiScenes: number of training scenes"})
     eval_examples: int = field(default=200, metadata={"help": "scenes or images held out for evaluation"})
-    vocabulary: str = field(default="tiny", metadata={"help": "EmojiScenes: 'tiny' (60 objects) or 'full'"})
+    vocabulary: str = field(default="tiny", metadata={"help": "EmojiScenes: 'tiny' (60 objects), 'full' or 'large'"})
     styles: list[str] = field(
         default_factory=lambda: ["noto"], metadata={"help": "EmojiScenes: drawing styles, one of them for each scene"}
     )

@@ -2,7 +2,7 @@
 
 A part is a mapping:
 
-- `{dataset: emoji_scenes, task: caption, weight: 3}`, with any of `vocabulary`, `image_size`, `seed`;
+- `{dataset: emoji_scenes, task: caption, weight: 3}`, with any of `vocabulary`, `styles`, `image_size`, `seed`;
 - `{dataset: coco, annotations: FILE, images: FOLDER}`: masks of categories, also `coco_captions`; `{dataset: refcoco,
   refs: FILE, annotations: FILE, images: FOLDER}`: referring expressions of the split "train";
 - `{dataset: FOLDER}`: `data.json` and `images/`;
@@ -13,6 +13,7 @@ Its other keys are arguments of the loader (see `readers/`), such as `split`, `c
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -90,10 +91,11 @@ def _load_emoji_scenes(
     seed: int = EmojiScenes.seed,
     vocabulary: str = SceneConfig.vocabulary,
     image_size: int = SceneConfig.image_size,
+    styles: Sequence[str] = SceneConfig.styles,
 ) -> EmojiScenes:
     if task == "concepts":
         raise ValueError("The task concepts of EmojiScenes has no conversation to learn from: it trains SeTok.")
-    scenes = SceneConfig(vocabulary=vocabulary, image_size=image_size)
+    scenes = SceneConfig(vocabulary=vocabulary, image_size=image_size, styles=tuple(styles))
     return EmojiScenes(split, _LARGEST, scenes, tasks=(task,), seed=seed)
 
 

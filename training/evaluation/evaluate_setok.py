@@ -222,7 +222,10 @@ class Arguments:
     )
     num_scenes: int = field(default=500, metadata={"help": "number of EmojiScenes"})
     split: str = field(default="test", metadata={"help": "train, validation or test"})
-    vocabulary: str = field(default="tiny", metadata={"help": "objects in the scenes: tiny (60) or full (144)"})
+    vocabulary: str = field(default="tiny", metadata={"help": "objects in the scenes: tiny (60), full (144) or large"})
+    styles: list[str] = field(
+        default_factory=lambda: ["noto"], metadata={"help": "how they are drawn: some of noto, twemoji, openmoji"}
+    )
     min_objects: int = field(default=SceneConfig.min_objects, metadata={"help": "least number of objects in a scene"})
     max_objects: int = field(default=SceneConfig.max_objects, metadata={"help": "largest number of objects in a scene"})
     seed: int = field(default=0, metadata={"help": "seed of the scenes"})
@@ -251,6 +254,7 @@ def main() -> None:
         config = SceneConfig(
             image_size=image_processor.size["height"],
             vocabulary=arguments.vocabulary,
+            styles=tuple(arguments.styles),
             min_objects=arguments.min_objects,
             max_objects=arguments.max_objects,
         )

@@ -103,7 +103,10 @@ class Arguments:
     num_scenes: int = field(default=500, metadata={"help": "number of EmojiScenes for each task"})
     split: str = field(default="test", metadata={"help": "train, validation or test"})
     tasks: list[str] = field(default_factory=lambda: list(TASKS), metadata={"help": f"some of {', '.join(TASKS)}"})
-    vocabulary: str = field(default="tiny", metadata={"help": "objects in the scenes: tiny (60) or full (144)"})
+    vocabulary: str = field(default="tiny", metadata={"help": "objects in the scenes: tiny (60), full (144) or large"})
+    styles: list[str] = field(
+        default_factory=lambda: ["noto"], metadata={"help": "how they are drawn: some of noto, twemoji, openmoji"}
+    )
     seed: int = field(default=0, metadata={"help": "seed of the scenes and of the painted pictures"})
     batch_size: int = field(default=32, metadata={"help": "scenes per batch"})
     visual_guidance_scale: float | None = field(
@@ -128,7 +131,11 @@ def main() -> None:
         setok,
         num_scenes=arguments.num_scenes,
         tasks=arguments.tasks,
-        config=SceneConfig(image_size=processor.image_processor.size["height"], vocabulary=arguments.vocabulary),
+        config=SceneConfig(
+            image_size=processor.image_processor.size["height"],
+            vocabulary=arguments.vocabulary,
+            styles=tuple(arguments.styles),
+        ),
         split=arguments.split,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
