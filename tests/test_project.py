@@ -36,9 +36,18 @@ ROOMS = {
     "modeling_setok": set(),
     "processing": {"modeling_setok"},
     "training/data/schema.py": set(),
+    "training/data/composition.py": set(),
+    "training/data/scene_rows.py": {"training/data/schema.py"},
     "training/data/emoji_scenes": {"training/data/schema.py"},
+    "training/data/photo_scenes": {
+        "training/data/schema.py", "training/data/composition.py", "training/data/scene_rows.py",
+        "training/data/emoji_scenes",
+    },
     "training/data/readers": {"training/data/schema.py"},
-    "training/data": {"processing", "training/data/schema.py", "training/data/emoji_scenes", "training/data/readers"},
+    "training/data": {
+        "processing", "training/data/schema.py", "training/data/emoji_scenes", "training/data/photo_scenes",
+        "training/data/readers",
+    },
     "training/evaluation/metrics": set(),
     "training/evaluation": {
         "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation/metrics"

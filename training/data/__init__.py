@@ -1,4 +1,4 @@
-"""Data for training: the synthetic world of EmojiScenes, readers of other data, and the one schema of their rows."""
+"""Data for training: the worlds of EmojiScenes and PhotoScenes, readers of other data, and the schema of all rows."""
 
 from .emoji_scenes import (
     TASKS,
@@ -12,6 +12,7 @@ from .emoji_scenes import (
     render,
 )
 from .mixture import Mixture, mix
+from .photo_scenes import PhotoScene, PhotoSceneConfig, PhotoScenes, make_photo_scene, photo_concept_names
 from .readers import (
     CocoMasks,
     load_coco,
@@ -30,6 +31,9 @@ __all__ = [
     "EmojiScenes",
     "Layout",
     "Mixture",
+    "PhotoScene",
+    "PhotoSceneConfig",
+    "PhotoScenes",
     "Scene",
     "SceneConfig",
     "concept_names",
@@ -40,7 +44,9 @@ __all__ = [
     "load_image_folder",
     "load_image_folder_json",
     "load_refcoco",
+    "make_photo_scene",
     "make_scene",
     "mix",
+    "photo_concept_names",
     "render",
 ]

@@ -1,0 +1,58 @@
+"""What all worlds of scenes share as datasets: map-style, materialised and streaming, with the same rows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import datasets
+
+from .schema import FEATURES
+
+_CHUNK = 1024  # rows held as pictures at a time while materialising
+
+
+class SceneRows(ABC):
+    """A map-style dataset (`len`, `[index]`) of `num_scenes` rows made on demand, in the three forms of a dataset."""
+
+    num_scenes: int
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> dict:
+        """A row of `schema.FEATURES` with PIL pictures."""
+
+    def __len__(self) -> int:
+        return self.num_scenes
+
+    def __iter__(self) -> Iterator[dict]:
+        return map(self.__getitem__, range(self.num_scenes))
+
+    def to_dataset(self) -> datasets.Dataset:
+        """All rows in memory as a `datasets.Dataset` (pictures as PNG); `save_to_disk` keeps it."""
+        chunks = [
+            datasets.Dataset.from_list(
+                [self[i] for i in range(start, min(start + _CHUNK, self.num_scenes))], features=FEATURES
+            )
+            for start in range(0, self.num_scenes, _CHUNK)
+        ]
+        return datasets.concatenate_datasets(chunks)
+
+    def to_iterable_dataset(self, num_shards: int = 1) -> datasets.IterableDataset:
+        """The rows as a stream, in order; up to `num_shards` workers or processes share the work."""
+        if num_shards < 1:
+            raise ValueError(f"num_shards must be at least 1, got {num_shards}")
+        bounds = [self.num_scenes * i // num_shards for i in range(num_shards + 1)]
+        shards = [range(*pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
+        return datasets.IterableDataset.from_generator(
+            _stream, features=FEATURES, gen_kwargs={"scenes": self, "shards": shards}
+        )
+
+    def checked(self, index: int) -> int:
+        """The index of a row, counted from the front."""
+        if not -self.num_scenes <= index < self.num_scenes:
+            raise IndexError(f"row {index} of {self.num_scenes}")
+        return int(index) % self.num_scenes
+
+
+def _stream(scenes: SceneRows, shards: list[range]) -> Iterator[dict]:
+    for shard in shards:
+        for index in shard:
+            yield scenes[index]
