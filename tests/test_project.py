@@ -38,7 +38,9 @@ ROOMS = {
     "training/data/schema.py": set(),
     "training/data/composition.py": set(),
     "training/data/scene_rows.py": {"training/data/schema.py"},
-    "training/data/emoji_scenes": {"training/data/schema.py"},
+    "training/data/emoji_scenes": {
+        "training/data/schema.py", "training/data/composition.py", "training/data/scene_rows.py"
+    },
     "training/data/photo_scenes": {
         "training/data/schema.py", "training/data/composition.py", "training/data/scene_rows.py",
         "training/data/emoji_scenes",

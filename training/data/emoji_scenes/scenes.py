@@ -6,11 +6,13 @@ the same bytes on every machine.
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
+from ..composition import compose, mask_boxes, place
 from .sprites import STYLES, concept_names, sprite
 
 SPLITS = ("train", "validation", "test")
@@ -28,7 +30,6 @@ PALETTE = {
     "brown": (130, 98, 76),
 }
 BACKGROUND_KINDS = ("flat", "gradient", "noise")
-MIN_VISIBLE = 0.7  # of each object's pixels
 _COVERAGE = 0.6  # all sprites' squares together cover at most this fraction of the image
 _REPEAT = 0.12  # of the scenes with more than one object have a repeated one: about a tenth of all
 _GRADIENTS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
@@ -211,31 +212,22 @@ def make_scene(split: str, index: int, config: SceneConfig | None = None, seed: 
 
 def render(layout: Layout) -> Scene:
     """Draws a layout. The masks follow from the drawing order."""
-    size = layout.image_size
-    image = _draw_background(layout.background, size)
-    owner = np.full((size, size), -1, np.int8)
-    totals = []
-    for index, placement in enumerate(layout.objects):
-        pixels, mask = sprite(placement.name, placement.size, placement.flip, layout.style)
-        window = _window(placement, mask)
-        owner[window][mask] = index
-        totals.append(np.count_nonzero(mask))
-        keep = 255 - pixels[..., 3:].astype(np.uint16)
-        image[window] = pixels[..., :3] + ((image[window] * keep + 127) // 255).astype(np.uint8)
-    masks = owner == np.arange(len(totals), dtype=np.int8)[:, None, None]
+    image = _draw_background(layout.background, layout.image_size)
+    sprites = [sprite(placed.name, placed.size, placed.flip, layout.style) for placed in layout.objects]
+    masks, visible = compose(image, sprites, [(placed.x, placed.y) for placed in layout.objects])
     return Scene(
         image=image,
         masks=masks,
-        names=[placement.name for placement in layout.objects],
-        boxes=_boxes(masks),
-        visible=masks.sum((1, 2)) / np.maximum(totals, 1),
+        names=[placed.name for placed in layout.objects],
+        boxes=mask_boxes(masks),
+        visible=visible,
         background=(layout.background.kind, layout.background.colour),
         layout=layout,
     )
 
 
 def sample_layout(rng: np.random.Generator, config: SceneConfig, allow_held_out: bool, style: str) -> Layout:
-    """A random layout in a style: every object lies inside the image and keeps `MIN_VISIBLE` of its pixels."""
+    """A random layout in a style: every object lies inside the image and keeps most of its pixels (see `place`)."""
     background = Background(
         kind=config.backgrounds[rng.integers(len(config.backgrounds))],
         colour=list(PALETTE)[rng.integers(len(PALETTE))],
@@ -285,41 +277,19 @@ def _held_out_matrix(vocabulary: str) -> np.ndarray:
 def _place(
     rng: np.random.Generator, names: list[str], sizes: list[int], image_size: int, style: str
 ) -> tuple[Placement, ...] | None:
-    """Positions for the objects one after the other, or None where one finds none in 24 attempts."""
-    owner = np.full((image_size, image_size), -1, np.int8)
-    objects, totals, visible = [], [], np.zeros(0, int)
-    for index, (name, size) in enumerate(zip(names, sizes, strict=True)):
-        flip = bool(rng.integers(2))
-        _, mask = sprite(name, size, flip, style)
-        height, width = mask.shape
-        total = np.count_nonzero(mask)
-        attempts = rng.random((24, 2)) * (image_size - width + 1, image_size - height + 1)
-        for x, y in attempts.astype(int).tolist():
-            below = owner[y : y + height, x : x + width][mask]
-            left = visible - np.bincount(below + 1, minlength=index + 1)[1:]
-            if all(rest >= MIN_VISIBLE * whole for rest, whole in zip(left.tolist(), totals, strict=True)):
-                break
-        else:
-            return None
-        owner[y : y + height, x : x + width][mask] = index
-        objects.append(Placement(name, x, y, size, flip))
-        totals.append(total)
-        visible = np.append(left, total)
-    return tuple(objects)
+    """The objects where they fit, or None where one finds no place."""
+    flips = []
 
+    def masks() -> Iterator[np.ndarray]:
+        for name, size in zip(names, sizes, strict=True):
+            flips.append(bool(rng.integers(2)))
+            yield sprite(name, size, flips[-1], style)[1]
 
-def _window(placement: Placement, mask: np.ndarray) -> tuple[slice, slice]:
-    height, width = mask.shape
-    return slice(placement.y, placement.y + height), slice(placement.x, placement.x + width)
-
-
-def _boxes(masks: np.ndarray) -> np.ndarray:
-    """(n, 4) xyxy around the True pixels of (n, H, W) masks."""
-    edges = []
-    for along in (masks.any(1), masks.any(2)):  # columns, rows
-        some = along.any(1)
-        edges += [along.argmax(1) * some, (along.shape[1] - along[:, ::-1].argmax(1)) * some]
-    return np.stack(edges, 1)[:, [0, 2, 1, 3]]
+    corners = place(rng, masks(), image_size)
+    if corners is None:
+        return None
+    placed = zip(names, corners, sizes, flips, strict=True)
+    return tuple(Placement(name, x, y, size, flip) for name, (x, y), size, flip in placed)
 
 
 def _draw_background(background: Background, size: int) -> np.ndarray:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..composition import resized_sprite
+
 ATLAS = Path(__file__).parent / "atlas"
 STYLES = ("noto", "twemoji", "openmoji")
 VOCABULARIES = ("tiny", "full", "large")  # each holds the ones before it
@@ -49,15 +51,7 @@ def sprite(name: str, size: int, flip: bool = False, style: str = "noto") -> tup
 
 @lru_cache(maxsize=4096)
 def _sprite(name: str, size: int, style: str) -> tuple[np.ndarray, np.ndarray]:
-    picture = _cropped_cells(style)[name]
-    scale = size / max(picture.size)
-    picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.LANCZOS)
-    pixels = np.array(picture)
-    pixels[..., :3] = np.minimum(pixels[..., :3], pixels[..., 3:])  # Lanczos overshoot: premultiplied colour <= alpha
-    pixels.setflags(write=False)
-    mask = pixels[..., 3] > 127
-    mask.setflags(write=False)
-    return pixels, mask
+    return resized_sprite(_cropped_cells(style)[name], size)
 
 
 @cache

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from .. import schema
+from ..composition import MIN_VISIBLE
 from . import language
 from .language import a, noun, plural
-from .scenes import MIN_VISIBLE, PALETTE, Scene, SceneConfig, render, sample_layout
+from .scenes import PALETTE, Scene, SceneConfig, render, sample_layout
 from .sprites import concept_names
 
 CONVERSATION_LENGTH = 4  # questions, of which none comes twice

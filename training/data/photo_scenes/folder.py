@@ -46,7 +46,9 @@ def read_picture(folder: str, file: str, mode: str) -> Image.Image:
         with Image.open(Path(folder) / file) as opened:
             return opened.convert(mode)
     except OSError as error:
-        raise ValueError(f"{folder} lacks {file}, or it is damaged ({error}): run {COMMAND} --output {folder} again.") from error
+        raise ValueError(
+            f"{folder} lacks {file}, or it is damaged ({error}): run {COMMAND} --output {folder} again."
+        ) from error
 
 
 @lru_cache(maxsize=8)

@@ -27,7 +27,7 @@ def test_three_forms_are_equal(scenes):
 
 
 def test_materialised_in_chunks(monkeypatch, scenes):
-    monkeypatch.setattr("training.data.emoji_scenes.dataset._CHUNK", 10)
+    monkeypatch.setattr("training.data.scene_rows._CHUNK", 10)
     assert [plain(row) for row in scenes.to_dataset()] == [plain(row) for row in scenes]
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from training.data import TASKS, SceneConfig, concept_names, is_held_out_pair, make_scene, render
+from training.data.composition import MIN_VISIBLE
 from training.data.emoji_scenes.scenes import (
     BACKGROUND_KINDS,
-    MIN_VISIBLE,
     PALETTE,
     STREAMS,
     Background,
