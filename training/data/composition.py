@@ -3,13 +3,58 @@
 All arithmetic on pixels is on integers, so that a seed gives the same bytes on every machine.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 MIN_VISIBLE = 0.7  # of each object's pixels
 _ATTEMPTS = 24  # to find a place for an object
+_COVERAGE = 0.6  # all objects' squares together cover at most this fraction of the image
+_SMALLEST = 4  # pixels of an object's longer side
+Found = TypeVar("Found")
+
+
+def check_objects(image_size: int, min_objects: int, max_objects: int, object_size: tuple[float, float]) -> None:
+    """Raises ValueError for values of a configuration of scenes that are out of range or leave no room for objects."""
+    if not 1 <= min_objects <= max_objects <= 12:
+        raise ValueError(f"needed: 1 <= min_objects <= max_objects <= 12, not {min_objects} and {max_objects}")
+    smallest, largest = object_size
+    if not 0 < smallest <= largest <= 0.75:
+        raise ValueError(f"object_size must be a range (low, high) within 0 to 0.75, not {object_size}")
+    if image_size * min(smallest, math.sqrt(_COVERAGE / max_objects)) < _SMALLEST:
+        raise ValueError(
+            f"the smallest object would be under {_SMALLEST} pixels; raise image_size or object_size, "
+            "or lower max_objects"
+        )
+
+
+def fit_sizes(
+    rng: np.random.Generator,
+    count: int,
+    object_size: tuple[float, float],
+    image_size: int,
+    arrange: Callable[[list[int]], Found | None],
+    step: int = 1,
+) -> Found:
+    """What `arrange` makes of `count` random sizes (pixels) at which it finds a place for every object.
+
+    Args:
+        object_size: range of the sizes as a fraction of the image's side; many objects get smaller ones.
+        arrange: gives None where it finds no place: it is asked again with smaller objects.
+        step: the sizes are multiples of this.
+    """
+    largest = min(object_size[1], math.sqrt(_COVERAGE / count))
+    smallest = min(object_size[0], largest)
+    while True:
+        sizes = (smallest + (largest - smallest) * rng.random(count)) * image_size
+        arranged = arrange((np.rint(sizes / step) * step).astype(int).tolist())
+        if arranged is not None:
+            return arranged
+        largest = max(smallest, 0.95 * largest)
+        smallest *= 0.97
 
 
 def place(rng: np.random.Generator, masks: Iterable[np.ndarray], image_size: int) -> list[tuple[int, int]] | None:

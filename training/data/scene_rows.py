@@ -1,7 +1,7 @@
 """What all worlds of scenes share as datasets: map-style, materialised and streaming, with the same rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import datasets
 
@@ -13,7 +13,10 @@ _CHUNK = 1024  # rows held as pictures at a time while materialising
 class SceneRows(ABC):
     """A map-style dataset (`len`, `[index]`) of `num_scenes` rows made on demand, in the three forms of a dataset."""
 
+    split: str
     num_scenes: int
+    tasks: Sequence[str]
+    seed: int
 
     @abstractmethod
     def __getitem__(self, index: int) -> dict:
@@ -44,6 +47,15 @@ class SceneRows(ABC):
         return datasets.IterableDataset.from_generator(
             _stream, features=FEATURES, gen_kwargs={"scenes": self, "shards": shards}
         )
+
+    def check(self, splits: Sequence[str], tasks: Sequence[str]) -> None:
+        """Raises ValueError for a split or a task that is none of these, no task, or a number out of range."""
+        if self.split not in splits:
+            raise ValueError(f"unknown split {self.split!r}; choose one of {', '.join(splits)}")
+        if self.num_scenes < 1 or self.seed < 0:
+            raise ValueError(f"needed: num_scenes >= 1 and seed >= 0, got {self.num_scenes} and {self.seed}")
+        if isinstance(self.tasks, str) or not self.tasks or not set(self.tasks) <= set(tasks):
+            raise ValueError(f"tasks must be a sequence of some of {', '.join(tasks)}; got {self.tasks!r}")
 
     def checked(self, index: int) -> int:
         """The index of a row, counted from the front."""

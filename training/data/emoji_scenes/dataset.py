@@ -35,12 +35,7 @@ class EmojiScenes(SceneRows):
     seed: int = 0
 
     def __post_init__(self):
-        if self.split not in SPLITS:
-            raise ValueError(f"unknown split {self.split!r}; choose one of {', '.join(SPLITS)}")
-        if self.num_scenes < 1 or self.seed < 0:
-            raise ValueError(f"needed: num_scenes >= 1 and seed >= 0, got {self.num_scenes} and {self.seed}")
-        if isinstance(self.tasks, str) or not self.tasks or not set(self.tasks) <= set(TASKS):
-            raise ValueError(f"tasks must be a sequence of some of {', '.join(TASKS)}; got {self.tasks!r}")
+        self.check(SPLITS, tuple(TASKS))
 
     def scene(self, index: int) -> Scene:
         """The scene of a row as arrays: image, masks, boxes, layout."""

@@ -5,14 +5,13 @@ the same bytes on every machine.
 """
 
 import hashlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
-from ..composition import compose, mask_boxes, place
+from ..composition import check_objects, compose, fit_sizes, mask_boxes, place
 from .sprites import STYLES, concept_names, sprite
 
 SPLITS = ("train", "validation", "test")
@@ -30,7 +29,6 @@ PALETTE = {
     "brown": (130, 98, 76),
 }
 BACKGROUND_KINDS = ("flat", "gradient", "noise")
-_COVERAGE = 0.6  # all sprites' squares together cover at most this fraction of the image
 _REPEAT = 0.12  # of the scenes with more than one object have a repeated one: about a tenth of all
 _GRADIENTS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
 _NOISE_GRID = 9  # knots per side of the noise texture
@@ -61,17 +59,7 @@ class SceneConfig:
     def __post_init__(self):
         if self.image_size < 16:
             raise ValueError(f"image_size must be at least 16 pixels, not {self.image_size}")
-        if not 1 <= self.min_objects <= self.max_objects <= 12:
-            raise ValueError(
-                f"needed: 1 <= min_objects <= max_objects <= 12, not {self.min_objects} and {self.max_objects}"
-            )
-        smallest, largest = self.object_size
-        if not 0 < smallest <= largest <= 0.75:
-            raise ValueError(f"object_size must be a range (low, high) within 0 to 0.75, not {self.object_size}")
-        if self.image_size * min(smallest, math.sqrt(_COVERAGE / self.max_objects)) < 4:
-            raise ValueError(
-                "the smallest object would be under 4 pixels; raise image_size or object_size, or lower max_objects"
-            )
+        check_objects(self.image_size, self.min_objects, self.max_objects, self.object_size)
         concept_names(self.vocabulary)  # raises for an unknown name
         if not self.backgrounds or not set(self.backgrounds) <= set(BACKGROUND_KINDS):
             raise ValueError(f"backgrounds must be some of {BACKGROUND_KINDS}, not {self.backgrounds}")
@@ -236,17 +224,15 @@ def sample_layout(rng: np.random.Generator, config: SceneConfig, allow_held_out:
     )
     count = int(rng.integers(config.min_objects, config.max_objects + 1))
     names = _sample_names(rng, count, config.vocabulary, allow_held_out)
-    largest = min(config.object_size[1], math.sqrt(_COVERAGE / count))
-    smallest = min(config.object_size[0], largest)
-    step = max(1, config.image_size // 64)  # sizes on a grid, so that resized sprites are found in the cache
-    while True:
-        sizes = (smallest + (largest - smallest) * rng.random(count)) * config.image_size
-        sizes = (np.rint(sizes / step) * step).astype(int).tolist()
-        objects = _place(rng, names, sizes, config.image_size, style)
-        if objects is not None:
-            return Layout(config.image_size, background, objects, style)
-        largest = max(smallest, 0.95 * largest)  # too crowded: again with smaller objects
-        smallest *= 0.97
+    objects = fit_sizes(
+        rng,
+        count,
+        config.object_size,
+        config.image_size,
+        arrange=lambda sizes: _place(rng, names, sizes, config.image_size, style),
+        step=max(1, config.image_size // 64),  # so that resized sprites are found in the cache
+    )
+    return Layout(config.image_size, background, objects, style)
 
 
 def _sample_names(rng: np.random.Generator, count: int, vocabulary: str, allow_held_out: bool) -> list[str]:

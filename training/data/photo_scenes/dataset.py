@@ -38,12 +38,7 @@ class PhotoScenes(SceneRows):
     seed: int = 0
 
     def __post_init__(self):
-        if self.split not in SPLITS:
-            raise ValueError(f"unknown split {self.split!r}; choose one of {', '.join(SPLITS)}")
-        if self.num_scenes < 1 or self.seed < 0:
-            raise ValueError(f"needed: num_scenes >= 1 and seed >= 0, got {self.num_scenes} and {self.seed}")
-        if isinstance(self.tasks, str) or not self.tasks or not set(self.tasks) <= set(TASKS):
-            raise ValueError(f"PhotoScenes have only the task concepts; got {self.tasks!r}: EmojiScenes have others")
+        self.check(SPLITS, TASKS)
         photo_concept_names(self.split, self.config.folder)  # raises where the folder is not there
 
     def scene(self, index: int) -> PhotoScene:

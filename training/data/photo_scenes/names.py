@@ -7,6 +7,7 @@ import re
 NAMES = {
     "animals/fish/bluegroper": "groper",
     "animals/mammals/bears/toys/edward_bear": "teddy bear",
+    "animals/mammals/bovines/sheep_lamb": "lamb",
     "food/spices/ginger": "ginger root",
     "food/vegetables/broccoli": "broccoli",
     "household/toilet": "toilet",

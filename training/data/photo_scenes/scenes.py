@@ -1,17 +1,15 @@
 """Compositions of photographic cut-outs on a flat ground or a photograph, with exact masks and names."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from ..composition import compose, mask_boxes, place, resized_sprite
+from ..composition import check_objects, compose, fit_sizes, mask_boxes, place, resized_sprite
 from ..emoji_scenes.scenes import PALETTE, scene_rng
 from .folder import FOLDER, cutout_files, ground_files, read_picture
 
 GROUND_KINDS = ("flat", "photo")
-_COVERAGE = 0.6  # all objects' squares together cover at most this fraction of the image
 _SMALLEST_CROP = 0.6  # of a ground's shorter side
 
 
@@ -38,13 +36,7 @@ class PhotoSceneConfig:
     def __post_init__(self):
         if self.image_size < 64:
             raise ValueError(f"image_size must be at least 64 pixels, not {self.image_size}")
-        if not 1 <= self.min_objects <= self.max_objects <= 12:
-            raise ValueError(
-                f"needed: 1 <= min_objects <= max_objects <= 12, not {self.min_objects} and {self.max_objects}"
-            )
-        smallest, largest = self.object_size
-        if not 0.05 <= smallest <= largest <= 0.75:
-            raise ValueError(f"object_size must be a range (low, high) within 0.05 to 0.75, not {self.object_size}")
+        check_objects(self.image_size, self.min_objects, self.max_objects, self.object_size)
         if not self.grounds or not set(self.grounds) <= set(GROUND_KINDS):
             raise ValueError(f"grounds must be some of {GROUND_KINDS}, not {self.grounds}")
 
@@ -93,31 +85,27 @@ def make_photo_scene(split: str, index: int, config: PhotoSceneConfig | None = N
     count = int(rng.integers(config.min_objects, config.max_objects + 1))
     names = [list(files)[i] for i in rng.permutation(len(files))[:count]]
     pictures = [read_picture(config.folder, files[name][rng.integers(len(files[name]))], "RGBa") for name in names]
-    sprites, corners = _arrange(rng, pictures, config)
+    sprites, corners = fit_sizes(
+        rng,
+        count,
+        config.object_size,
+        config.image_size,
+        arrange=lambda sizes: _arrange(rng, pictures, sizes, config.image_size),
+    )
     masks, visible = compose(image, sprites, corners)
     return PhotoScene(image, masks, names, mask_boxes(masks), visible, background)
 
 
 def _arrange(
-    rng: np.random.Generator, pictures: list[Image.Image], config: PhotoSceneConfig
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[int, int]]]:
-    """The pictures at random sizes, some of them mirrored, and where they lie."""
-    count = len(pictures)
-    largest = min(config.object_size[1], math.sqrt(_COVERAGE / count))
-    smallest = min(config.object_size[0], largest)
-    while True:
-        sizes = np.rint((smallest + (largest - smallest) * rng.random(count)) * config.image_size).astype(int).tolist()
-        sprites = [resized_sprite(picture, size) for picture, size in zip(pictures, sizes, strict=True)]
-        mirrored = rng.integers(2, size=count).tolist()
-        sprites = [
-            tuple(array[:, ::-1] for array in sprite) if mirror else sprite
-            for sprite, mirror in zip(sprites, mirrored, strict=True)
-        ]
-        corners = place(rng, (mask for _, mask in sprites), config.image_size)
-        if corners is not None:
-            return sprites, corners
-        largest = max(smallest, 0.95 * largest)  # too crowded: again with smaller objects
-        smallest *= 0.97
+    rng: np.random.Generator, pictures: list[Image.Image], sizes: list[int], image_size: int
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[int, int]]] | None:
+    """The pictures as sprites, some of them mirrored, and where they lie; None where one finds no place."""
+    sprites = []
+    for picture, size in zip(pictures, sizes, strict=True):
+        pixels, mask = resized_sprite(picture, size)
+        sprites.append((pixels[:, ::-1], mask[:, ::-1]) if rng.integers(2) else (pixels, mask))
+    corners = place(rng, (mask for _, mask in sprites), image_size)
+    return None if corners is None else (sprites, corners)
 
 
 def _draw_ground(rng: np.random.Generator, split: str, config: PhotoSceneConfig) -> tuple[np.ndarray, tuple[str, str]]:

@@ -142,7 +142,7 @@ def test_a_damaged_folder_is_named(folder, tmp_path):
 def test_bad_values_are_refused(config):
     for values in (
         {"image_size": 63}, {"min_objects": 0}, {"min_objects": 3, "max_objects": 2}, {"max_objects": 13},
-        {"object_size": (0.4, 0.3)}, {"object_size": (0.01, 0.3)}, {"object_size": (0.2, 0.8)}, {"grounds": ()},
+        {"object_size": (0.4, 0.3)}, {"object_size": (0.0, 0.3)}, {"object_size": (0.2, 0.8)}, {"grounds": ()},
         {"grounds": ("photo", "noise")},
     ):  # fmt: skip
         with pytest.raises(ValueError, match=next(iter(values))):
