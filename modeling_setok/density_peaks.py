@@ -10,11 +10,14 @@ of scale:
 * delta2_i is the smallest D2 to a denser patch, which is i's parent; the densest patch takes its largest D2;
 * S, the feature scale, is the mean pairwise D2: of the images seen in calibration, or of the image itself.
 
+D2 is held in blocks of rows (`DistanceRows`), so that memory grows with N and not with its square.
+
 An image has the same tokens alone, in a batch and with padding, but for ties: sums round by their place in a batch,
 which moves scores by less than 1e-5 (5e-7 measured), so that only a decision that is closer than that can turn.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,6 +27,9 @@ CRITERIA = {"relative": 1.0, "product": 0.5}  # name -> default threshold on the
 RELATIVE_SCALE_WEIGHT = 0.25  # lambda: how far, in units of S, a seed must stand above the noise of its neighbourhood
 MIN_FEATURE_SCALE = 1e-3  # below it an image is treated as constant: its differences are round-off
 ROUND_OFF = 1e-6  # squared distances below it are round-off of the dot product
+# Elements of an image's D2 that are held at once, 8 MiB in float32: up to 1448 patches (38 x 38) it is held whole and
+# computed once; above, in blocks of rows that are computed anew for the density and for the parents.
+BLOCK_ELEMENTS = 2**21
 
 
 class TokenClusters(NamedTuple):
@@ -80,7 +86,7 @@ def cluster_tokens(
     threshold = CRITERIA[criterion] if threshold is None else threshold
     with torch.no_grad(), torch.autocast(patch_embeddings.device.type, enabled=False):
         directions, valid = unit_directions(patch_embeddings, patch_mask)
-        distances = _pairwise_distances(directions)  # (B, N, N)
+        distances = DistanceRows(directions)
         image_scale = resolve_scale(scale, directions, valid)[:, None]  # (B, 1)
         spread, rank = _density(distances, valid, num_neighbors)
         separation, parent, densest = _separation(distances, valid, rank)
@@ -144,43 +150,81 @@ def resolve_scale(scale: float | torch.Tensor | None, directions: torch.Tensor, 
     return torch.where(scale > 0, scale.clamp(min=MIN_FEATURE_SCALE), own)
 
 
-def _pairwise_distances(directions: torch.Tensor) -> torch.Tensor:
-    """D2 (B, N, N), exactly symmetric with a zero diagonal and no round-off near zero."""
-    # Rows of whole cache lines: a product's rounding depends on alignment, which differs over the images of a batch
-    directions = nn.functional.pad(directions, (0, -directions.shape[-1] % 16))
-    gram = directions @ directions.transpose(1, 2)
-    gram = torch.maximum(gram, gram.transpose(1, 2))
-    norms = directions.square().sum(-1)
-    distances = (norms[:, :, None] + norms[:, None, :]).sub_(gram, alpha=2)
-    distances.masked_fill_(distances < ROUND_OFF, 0)
-    distances.diagonal(dim1=1, dim2=2).zero_()
-    return distances
+class DistanceRows:
+    """D2 (B, N, N) of unit vectors (B, N, Dv) in blocks of rows: exactly symmetric over all blocks, with a zero
+    diagonal and no round-off near zero. Every pass over it gives the same bits.
+
+    The blocks depend on N alone, not on the batch. What rounds is the product of a block with another: it is computed
+    in one order only, the earlier times the later, and is transposed for the rows of the later.
+    """
+
+    def __init__(self, directions: torch.Tensor):
+        num_patches = directions.shape[1]
+        rows = num_patches
+        if num_patches**2 > BLOCK_ELEMENTS:
+            rows = max(16, BLOCK_ELEMENTS // num_patches // 16 * 16)
+        # Rows of whole cache lines: a product's rounding depends on alignment, which differs over the images of a batch
+        directions = nn.functional.pad(directions, (0, -directions.shape[-1] % 16))
+        self.blocks = directions.split(rows, dim=1)
+        self.norms = directions.square().sum(-1)
+        self.whole = self._rows(0) if len(self.blocks) == 1 else None
+
+    def for_rows(
+        self, compute: Callable[[torch.Tensor, torch.LongTensor], tuple[torch.Tensor, ...]]
+    ) -> list[torch.Tensor]:
+        """What `compute` makes of a block of rows D2 (B, R, N), whose indices are (R,), as tensors (B, R, ...): put
+        together, (B, N, ...). It must not change the rows."""
+        indices = torch.arange(self.norms.shape[1], device=self.norms.device).split(self.blocks[0].shape[1])
+        results = [compute(self._rows(i) if self.whole is None else self.whole, rows) for i, rows in enumerate(indices)]
+        return [torch.cat(result, dim=1) for result in zip(*results, strict=True)]
+
+    def _rows(self, index: int) -> torch.Tensor:
+        own, rows = self.blocks[index], self.blocks[0].shape[1]
+        own_norms = self.norms.split(rows, dim=1)[index]
+        distances = own_norms[:, :, None] + self.norms[:, None, :]
+        for place, (tile, other) in enumerate(zip(distances.split(rows, dim=2), self.blocks, strict=True)):
+            gram = other @ own.transpose(1, 2) if place < index else own @ other.transpose(1, 2)
+            transposed = gram.transpose(1, 2)
+            if place == index:
+                gram = torch.maximum(gram, transposed)
+            tile.sub_(transposed if place < index else gram, alpha=2)
+        distances.masked_fill_(distances < ROUND_OFF, 0)
+        distances.diagonal(index * rows, dim1=1, dim2=2).zero_()
+        return distances
 
 
 def _density(
-    distances: torch.Tensor, valid: torch.BoolTensor, num_neighbors: int
+    distances: DistanceRows, valid: torch.BoolTensor, num_neighbors: int
 ) -> tuple[torch.Tensor, torch.LongTensor]:
     """r2 (B, N), the mean D2 to the K nearest other patches, and the rank (B, N) of each patch by it, 0 the densest."""
     batch, num_patches = valid.shape
     indices = torch.arange(num_patches, device=valid.device)
-    others = valid[:, None, :] & (indices[:, None] != indices)
-    nearest = distances.masked_fill(~others, torch.inf)
-    nearest = nearest.topk(min(num_neighbors, max(num_patches - 1, 1)), largest=False).values
-    found = nearest.isfinite()
-    spread = nearest.masked_fill(~found, 0).sum(-1) / found.sum(-1).clamp(min=1)
+
+    def mean_of_nearest(rows: torch.Tensor, own: torch.LongTensor) -> tuple[torch.Tensor]:
+        others = valid[:, None, :] & (own[:, None] != indices)
+        nearest = rows.masked_fill(~others, torch.inf)
+        nearest = nearest.topk(min(num_neighbors, max(num_patches - 1, 1)), largest=False).values
+        found = nearest.isfinite()
+        return (nearest.masked_fill(~found, 0).sum(-1) / found.sum(-1).clamp(min=1),)
+
+    (spread,) = distances.for_rows(mean_of_nearest)
     by_density = spread.masked_fill(~valid, torch.inf).argsort(dim=-1, stable=True)
     rank = torch.empty_like(by_density).scatter_(1, by_density, indices.expand(batch, -1))
     return spread, rank
 
 
 def _separation(
-    distances: torch.Tensor, valid: torch.BoolTensor, rank: torch.LongTensor
+    distances: DistanceRows, valid: torch.BoolTensor, rank: torch.LongTensor
 ) -> tuple[torch.Tensor, torch.LongTensor, torch.BoolTensor]:
     """delta2 (B, N), the D2 to the nearest denser patch; that patch, the parent (B, N); which patch is the densest."""
-    denser = (rank[:, None, :] < rank[:, :, None]) & valid[:, None, :]
-    separation, parent = distances.masked_fill(~denser, torch.inf).min(dim=-1)
+
+    def nearest_denser(rows: torch.Tensor, own: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        denser = (rank[:, None, :] < rank[:, own, None]) & valid[:, None, :]
+        separation, parent = rows.masked_fill(~denser, torch.inf).min(dim=-1)
+        return separation, parent, rows.masked_fill(~valid[:, None, :], 0).amax(dim=-1)
+
+    separation, parent, farthest = distances.for_rows(nearest_denser)
     densest = (rank == 0) & valid
-    farthest = distances.masked_fill(~valid[:, None, :], 0).amax(dim=-1)
     separation = torch.where(densest, farthest, separation).masked_fill(~valid, 0)
     return separation, parent, densest
 
@@ -208,7 +252,7 @@ def _select_seeds(
 
 
 def _assign(
-    centers: torch.LongTensor, distances: torch.Tensor, parent: torch.LongTensor, assignment: str
+    centers: torch.LongTensor, distances: DistanceRows, parent: torch.LongTensor, assignment: str
 ) -> torch.LongTensor:
     """The token (B, N) of every patch: that of the seed at the end of its chain of parents, or of the nearest seed."""
     batch, num_patches = parent.shape
@@ -224,7 +268,8 @@ def _assign(
         for _ in range(max(1, math.ceil(math.log2(num_patches)))):  # pointer doubling
             pointer = pointer.gather(1, pointer)
         return token_of_seed.gather(1, pointer)
-    to_seeds = distances.gather(2, centers.clamp(min=0)[:, None, :].expand(-1, num_patches, -1))
+    seeds = centers.clamp(min=0)[:, None, :]
+    (to_seeds,) = distances.for_rows(lambda rows, _: (rows.gather(2, seeds.expand(-1, rows.shape[1], -1)),))
     nearest_seed = to_seeds.masked_fill(~is_token[:, None, :], torch.inf).argmin(dim=-1)
     return torch.where(token_of_seed >= 0, token_of_seed, nearest_seed)
 

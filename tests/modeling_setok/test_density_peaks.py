@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_setok import TokenClusters, cluster_tokens
-from modeling_setok.density_peaks import feature_scale, unit_directions
+from modeling_setok import TokenClusters, cluster_tokens, density_peaks
+from modeling_setok.density_peaks import DistanceRows, feature_scale, unit_directions
 from tests.blobs import blobs
 
 MODES = [(criterion, assignment) for criterion in ("relative", "product") for assignment in ("chain", "nearest")]
@@ -438,3 +438,50 @@ def test_image_of_nan_is_refused():
     x[1] = math.nan
     with pytest.raises(ValueError, match=r"Images \[1\] of the batch have no valid patch.*NaN"):
         cluster_tokens(x)
+
+
+# --------------------------------------------------------------------------------------------------- blocks
+
+
+def all_rows(distances: DistanceRows) -> torch.Tensor:
+    (rows,) = distances.for_rows(lambda rows, _: (rows.clone(),))
+    return rows
+
+
+@modes
+@pytest.mark.parametrize(("patches", "dim"), [(200, 24), (333, 50), (729, 96)])
+def test_blocks_of_rows_give_the_tokens_of_the_whole(monkeypatch, criterion, assignment, patches, dim):
+    """Also with padding, and where the last block is smaller; the row of a batch is the row alone, bit for bit."""
+    x = blobs(3, patches, dim)
+    mask = torch.rand(3, patches) < 0.8
+    options = {"criterion": criterion, "assignment": assignment, "patch_mask": mask}
+    whole = cluster_tokens(x, **options)
+    monkeypatch.setattr(density_peaks, "BLOCK_ELEMENTS", 48 * patches)
+    blocks = cluster_tokens(x, **options)
+    for image in range(3):
+        assert_same_tokens(rows(blocks, image), rows(whole, image))
+        alone = cluster_tokens(x[image][None], **options | {"patch_mask": mask[image][None]})
+        assert all(torch.equal(a, b) for a, b in zip(rows(alone, 0), rows(blocks, image), strict=True))
+
+
+@pytest.mark.parametrize(("patches", "dim"), [(200, 24), (333, 50), (729, 1152)])
+def test_distances_are_one_number_wherever_they_are_used(monkeypatch, patches, dim):
+    directions, _ = unit_directions(torch.randn(2, patches, dim))
+    whole = all_rows(DistanceRows(directions))
+    monkeypatch.setattr(density_peaks, "BLOCK_ELEMENTS", 48 * patches)
+    distances = DistanceRows(directions)
+    assert [block.shape[1] for block in distances.blocks] == [48] * (patches // 48) + [patches % 48]
+    first, second = all_rows(distances), all_rows(distances)
+    assert torch.equal(first, second) and torch.equal(first, first.transpose(1, 2))
+    assert (first.diagonal(dim1=1, dim2=2) == 0).all()
+    torch.testing.assert_close(first, whole, rtol=0, atol=1e-6)
+
+
+def test_a_grid_of_1024_pixels_makes_no_matrix_of_all_patches():
+    """73 x 73 patches, whose D2 would be 108 MiB: no operation takes more memory than a block."""
+    x = blobs(1, 73 * 73, 16, groups=9, noise=0.1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        clusters = cluster_tokens(x)
+    assert clusters.num_tokens.tolist() == [9]
+    most = max(event.self_cpu_memory_usage for event in profiler.events())
+    assert density_peaks.BLOCK_ELEMENTS < most <= 4 * density_peaks.BLOCK_ELEMENTS  # bytes, of float32
