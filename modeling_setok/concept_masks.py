@@ -1,8 +1,44 @@
 """Concept masks (Algorithm 1): how much of each patch belongs to each token."""
 
 import torch
+from torch import nn
 
 from .density_peaks import TokenClusters, resolve_scale, unit_directions
+from .outputs_setok import SetokModelOutput
+
+
+def concept_masks(
+    outputs: SetokModelOutput, size: tuple[int, int] | list[tuple[int, int]] | None = None
+) -> torch.Tensor | list[torch.Tensor]:
+    """See `SetokModel.concept_masks`."""
+    masks = outputs.soft_masks
+    if masks is None:
+        tokens = torch.arange(outputs.token_mask.shape[1], device=outputs.cluster_ids.device)
+        masks = (outputs.cluster_ids[:, None, :] == tokens[:, None]).float()
+    masks = masks.unflatten(2, outputs.grid_size)
+    how = {"mode": "nearest-exact"} if outputs.soft_masks is None else {"mode": "bilinear", "align_corners": False}
+    if size is None:
+        return masks
+    if isinstance(size[0], int):
+        return nn.functional.interpolate(masks, size=size, **how)
+    if len(size) != len(masks):
+        raise ValueError(f"{len(masks)} images need as many sizes (height, width), got {len(size)}.")
+    grids = [outputs.grid_size] * len(masks) if outputs.grid_sizes is None else outputs.grid_sizes.tolist()
+    return [
+        nn.functional.interpolate(image[None, :, :rows, :columns], size=(int(height), int(width)), **how)[0]
+        for image, (rows, columns), (height, width) in zip(masks, grids, size, strict=True)
+    ]
+
+
+def square_cluster_ids(outputs: SetokModelOutput, size: int) -> torch.LongTensor:
+    """(B, size, size): the cluster of the patch below the middle of each cell of a square over the image."""
+    middles = torch.arange(size, device=outputs.cluster_ids.device) + 0.5
+    grids = outputs.grid_sizes
+    if grids is None:
+        grids = torch.tensor([outputs.grid_size], device=middles.device).expand(len(outputs.cluster_ids), -1)
+    places = (middles * grids[:, :, None] / size).long()  # (B, 2, size)
+    indices = places[:, 0, :, None] * outputs.grid_size[1] + places[:, 1, None, :]
+    return outputs.cluster_ids.gather(1, indices.flatten(1)).unflatten(1, (size, size))
 
 
 def soft_token_masks(

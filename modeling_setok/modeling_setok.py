@@ -1,6 +1,5 @@
 """SeTok: an image becomes a variable number of concept tokens, and an image again (§2.1)."""
 
-import math
 from collections.abc import Iterable
 from typing import Unpack
 
@@ -14,11 +13,13 @@ from transformers.utils.generic import can_return_tuple
 
 from .attention_of_parts import AttentionOfPartsMixin
 from .concept_contrastive import mean_token, unit
+from .concept_masks import concept_masks, square_cluster_ids
 from .concept_names import ConceptBank, ConceptNamesMixin, make_text_model
 from .configuration_setok import SetokConfig
 from .detokenizer import SetokDetokenizer
 from .forward_arguments import refuse_unknown_arguments, requested_outputs, returned_outputs
 from .outputs_setok import SetokForPreTrainingOutput, SetokModelOutput
+from .padded_pictures import encode_padded_patches, patches_of_pictures, resized_pictures
 from .remote_code import RemoteCodeMixin
 from .token_clustering import TokenClustering
 from .token_merger import TokenMerger
@@ -30,6 +31,7 @@ from .vision_encoder import (
     load_vision_encoder,
     make_vision_encoder,
     patch_dim_of,
+    refuse_other_patch_embeddings,
     unused_parameters,
 )
 
@@ -135,11 +137,14 @@ class SetokModel(SetokPreTrainedModel):
         output_attentions: bool | None = None,
         patch_embeddings: torch.Tensor | None = None,
         grid_size: tuple[int, int] | None = None,
+        pixel_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SetokModelOutput:
         """
         Args:
-            pixel_values: (B, 3, H, W) float, from the image processor.
+            pixel_values: (B, 3, H, W) float, from the image processor; H and W as `encode_patches` takes them.
+            pixel_mask: (B, H, W), 1 on the image, 0 on the padding at its bottom and right, from the image processor.
+                Images are encoded at their own size: each has the tokens that it has alone.
             patch_embeddings, grid_size: what `get_patch_embeddings` gave, (B, h * w, Dv) and (h, w), in place of the
                 pixels: a frozen encoder has to run but once on each picture.
             patch_mask: (B, N) bool, False on patches of padding, which belong to no token.
@@ -153,15 +158,18 @@ class SetokModel(SetokPreTrainedModel):
         config = self.config
         requested = requested_outputs(config, output_hidden_states, output_attentions)
         if patch_embeddings is None:
-            encoder_outputs, patch_embeddings, grid_size = encode_patches(
-                self.vision_encoder, config, pixel_values, **requested
-            )
+            encoder_outputs, patch_embeddings, grid_size, grid_sizes = self._encode(pixel_values, pixel_mask, requested)
+            if grid_sizes is not None:
+                own = patches_of_pictures(grid_size, grid_sizes)
+                patch_mask = own if patch_mask is None else own & patch_mask.to(own)
         else:
-            self._check_patch_embeddings(pixel_values, patch_embeddings, grid_size, requested)
-            encoder_outputs, requested = {}, {}
+            if pixel_values is not None or pixel_mask is not None or grid_size is None:
+                raise ValueError("Give pixel_values alone, or patch_embeddings with their grid_size.")
+            refuse_other_patch_embeddings(config, patch_embeddings, grid_size, requested)
+            encoder_outputs, requested, grid_sizes = {}, {}, None
             patch_embeddings = patch_embeddings.to(self.token_merger.patch_norm.weight.dtype)
         clusters, soft_masks = self.token_clustering(patch_embeddings, patch_mask)
-        tokens, token_mask = self.token_merger(patch_embeddings, clusters, grid_size, soft_masks)
+        tokens, token_mask = self.token_merger(patch_embeddings, clusters, grid_size, soft_masks, grid_sizes)
         return SetokModelOutput(
             last_hidden_state=tokens,
             token_mask=token_mask,
@@ -169,22 +177,20 @@ class SetokModel(SetokPreTrainedModel):
             cluster_ids=clusters.cluster_ids,
             patch_embeddings=patch_embeddings,
             grid_size=grid_size,
+            grid_sizes=grid_sizes,
             scores=clusters.scores,
             soft_masks=soft_masks if config.assignment_mode == "soft" else None,
             **returned_outputs(encoder_outputs, config.vision_config, **requested),
         )
 
-    def _check_patch_embeddings(self, pixel_values, patch_embeddings, grid_size, requested: dict[str, bool]) -> None:
-        if pixel_values is not None or grid_size is None:
-            raise ValueError("Give pixel_values alone, or patch_embeddings with their grid_size.")
-        if any(requested.values()):
-            raise ValueError("The encoder's hidden states and attentions need pixel_values: it does not run otherwise.")
-        expected = (math.prod(grid_size), patch_dim_of(self.config))
-        if patch_embeddings.shape[1:] != expected:
-            raise ValueError(
-                f"patch_embeddings must be (batch, h * w, Dv) = (batch, {expected[0]}, {expected[1]}) on a grid of "
-                f"{tuple(grid_size)}, got {tuple(patch_embeddings.shape)}: make them with get_patch_embeddings."
-            )
+    def _encode(self, pixel_values, pixel_mask, requested: dict[str, bool]):
+        """What the encoder returns, the patches (B, N, Dv), their grid (h, w), and with a mask the images' own."""
+        if pixel_mask is None:
+            return *encode_patches(self.vision_encoder, self.config, pixel_values, **requested), None
+        outputs, patches, grid_sizes = encode_padded_patches(
+            self.vision_encoder, self.config, pixel_values, pixel_mask, **requested
+        )
+        return outputs, patches.flatten(1, 2), tuple(patches.shape[1:3]), grid_sizes
 
     @can_return_tuple
     def get_image_features(
@@ -203,22 +209,15 @@ class SetokModel(SetokPreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def concept_masks(self, outputs: SetokModelOutput, size: tuple[int, int] | None = None) -> torch.Tensor:
+    def concept_masks(
+        self, outputs: SetokModelOutput, size: tuple[int, int] | list[tuple[int, int]] | None = None
+    ) -> torch.Tensor | list[torch.Tensor]:
         """Concept masks M (B, C, h, w) float32 in [0, 1]; they sum to 1 over the tokens of every valid patch.
 
-        `size` (height, width) resizes them to the image: nearest for hard masks, bilinear for soft ones.
+        `size` (height, width) resizes them to the (padded) image: nearest for hard masks, bilinear for soft ones. B of
+        them, such as the original sizes, resize each image's, without its padding: a list of (C, height, width).
         """
-        if outputs.soft_masks is not None:
-            masks = outputs.soft_masks
-        else:
-            tokens = torch.arange(outputs.token_mask.shape[1], device=outputs.cluster_ids.device)
-            masks = (outputs.cluster_ids[:, None, :] == tokens[:, None]).float()
-        masks = masks.unflatten(2, outputs.grid_size)
-        if size is None:
-            return masks
-        if outputs.soft_masks is None:
-            return nn.functional.interpolate(masks, size=size, mode="nearest-exact")
-        return nn.functional.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+        return concept_masks(outputs, size)
 
     @torch.no_grad()
     def calibrate(self, images: torch.Tensor | Iterable[torch.Tensor]) -> float:
@@ -290,6 +289,7 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
         output_attentions: bool | None = None,
         patch_embeddings: torch.Tensor | None = None,
         grid_size: tuple[int, int] | None = None,
+        pixel_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SetokForPreTrainingOutput:
         """
@@ -304,14 +304,15 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
             concept_input_ids: (B, K, L) long, the tokenised prompts of the concepts for the text encoder.
             concept_attention_mask: (B, K, L), 0 on the padding of prompts.
             return_loss: `False` paints nothing and gives no loss: the tokens and what they show, at less cost.
-            patch_mask, output_hidden_states, output_attentions, patch_embeddings, grid_size: see `SetokModel.forward`.
+            patch_mask, pixel_mask, output_hidden_states, output_attentions, patch_embeddings, grid_size: see
+                `SetokModel.forward`.
         """
         if concept_ids is None and concept_input_ids is not None:
             raise ValueError("The contrastive loss needs concept_ids: which of the batch's concepts are the same.")
         config = self.config
         setok_output = self.setok(
             pixel_values, patch_mask, output_hidden_states, output_attentions, patch_embeddings, grid_size,
-            return_dict=True, **kwargs,
+            pixel_mask, return_dict=True, **kwargs,
         )  # fmt: skip
         tokens, token_mask = setok_output.last_hidden_state, setok_output.token_mask
         image_features = unit(self.visual_projection(mean_token(tokens, token_mask)))
@@ -321,7 +322,7 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
         if return_loss and target_pixel_values is None and concept_ids is None:
             if pixel_values is None:
                 raise ValueError("patch_embeddings have no pixels to paint: give target_pixel_values, or concept_ids.")
-            target_pixel_values = self._own_targets(pixel_values)
+            target_pixel_values = resized_pictures(pixel_values, config.detokenizer_config.image_size, pixel_mask)
         if return_loss and target_pixel_values is not None:
             reconstruction = self.detokenize(tokens, token_mask)
             if target_pixel_values.shape != reconstruction.shape:
@@ -355,10 +356,6 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
             attentions=setok_output.attentions,
         )
 
-    def _own_targets(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        size = self.config.detokenizer_config.image_size
-        return nn.functional.interpolate(pixel_values.float(), (size, size), mode="bilinear", antialias=True)
-
     def _idle_parts(
         self, losses: dict[str, torch.Tensor], tokens: torch.Tensor, image_features: torch.Tensor
     ) -> torch.Tensor | float:
@@ -374,9 +371,7 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
 
     def placement_loss(self, setok_output: SetokModelOutput) -> torch.Tensor:
         """Cross-entropy (), float32, of the detokenizer's placement with the clusters that the tokens were made of."""
-        size = self.config.detokenizer_config.grid_size
-        cluster_ids = setok_output.cluster_ids.unflatten(1, setok_output.grid_size)[:, None].float()
-        cells = nn.functional.interpolate(cluster_ids, size=(size, size), mode="nearest-exact").long().flatten(1)
+        cells = square_cluster_ids(setok_output, self.config.detokenizer_config.grid_size).flatten(1)
         logits = self.detokenizer.placement(setok_output.last_hidden_state, setok_output.token_mask)
         return nn.functional.cross_entropy(logits.transpose(1, 2), cells, ignore_index=-1)
 
@@ -384,9 +379,9 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
         """Paints images (B, 3, S, S) from concept tokens (B, C, D) with their mask (B, C)."""
         return self.detokenizer(tokens, token_mask)
 
-    def reconstruct(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def reconstruct(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Tokenises and paints back: (B, 3, H, W) to (B, 3, S, S), both normalised as by the image processor."""
-        outputs = self.setok(pixel_values, return_dict=True)
+        outputs = self.setok(pixel_values, pixel_mask=pixel_mask, return_dict=True)
         return self.detokenize(outputs.last_hidden_state, outputs.token_mask)
 
     def get_image_features(

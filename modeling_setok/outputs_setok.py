@@ -16,6 +16,7 @@ class SetokModelOutput(ModelOutput):
     `cluster_ids` (B, N) long: token that each patch belongs to, -1 on padding.
     `patch_embeddings` (B, N, Dv): what the vision encoder gave.
     `grid_size` (h, w): the patches form h rows of w, N = h * w.
+    `grid_sizes` (B, 2) long: with `pixel_mask`, each image's own rows and columns, at the top left of that grid.
     `scores` (B, N) float32: seed scores of the clustering.
     `soft_masks` (B, C, N) float32: with `assignment_mode="soft"`, the concept masks; they sum to 1 over the tokens.
     `hidden_states`, `attentions`: with `output_hidden_states`, `output_attentions`, the vision encoder's, as it gives
@@ -28,10 +29,18 @@ class SetokModelOutput(ModelOutput):
     cluster_ids: torch.LongTensor | None = None
     patch_embeddings: torch.FloatTensor | None = None
     grid_size: tuple[int, int] | None = None
+    grid_sizes: torch.LongTensor | None = None
     scores: torch.FloatTensor | None = None
     soft_masks: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
+
+    def own_cluster_ids(self) -> list[torch.LongTensor]:
+        """`cluster_ids` of each image on its own grid, (h_i, w_i), without padding."""
+        ids = self.cluster_ids.unflatten(1, self.grid_size)
+        if self.grid_sizes is None:
+            return list(ids)
+        return [image[:height, :width] for image, (height, width) in zip(ids, self.grid_sizes.tolist(), strict=True)]
 
 
 @dataclass

@@ -105,8 +105,11 @@ class TokenMerger(nn.Module):
         clusters: TokenClusters,
         grid_size: tuple[int, int],
         soft_masks: torch.Tensor | None = None,
+        grid_sizes: torch.LongTensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns concept tokens (B, C, D), zero where there is none, and the token mask (B, C) bool.
+
+        `grid_sizes` (B, 2): each image's own grid, at the top left of `grid_size`, where these differ.
 
         `soft_masks` (B, C + 1, N) of `soft_token_masks`, if given: with `assignment_mode="soft"` they also make one
         more token, of the patches that no seed claims; otherwise they carry the straight-through gradient.
@@ -121,7 +124,7 @@ class TokenMerger(nn.Module):
         elif soft_masks is not None:
             soft_masks = soft_masks[:, :-1].to(patches.dtype)
             weights = weights + soft_masks - soft_masks.detach()
-        tokens = self.merge_clusters(patches, clusters.cluster_ids, weights, grid_size)
+        tokens = self.merge_clusters(patches, clusters.cluster_ids, weights, grid_size, grid_sizes)
         tokens = self.relate_tokens(tokens, token_mask)
         return tokens * token_mask[..., None], token_mask
 
@@ -130,7 +133,12 @@ class TokenMerger(nn.Module):
         return self.patch_projection(self.patch_norm(patch_embeddings))
 
     def merge_clusters(
-        self, patches: torch.Tensor, cluster_ids: torch.LongTensor, weights: torch.Tensor, grid_size: tuple[int, int]
+        self,
+        patches: torch.Tensor,
+        cluster_ids: torch.LongTensor,
+        weights: torch.Tensor,
+        grid_size: tuple[int, int],
+        grid_sizes: torch.LongTensor | None = None,
     ) -> torch.Tensor:
         """u_c (B, C, D): the inner-cluster transformer and the mean over each cluster's members.
 
@@ -143,7 +151,7 @@ class TokenMerger(nn.Module):
         rotary = None
         if self.use_positions:
             positions = grid_positions(*grid_size, device=patches.device)
-            code = place_code(self.position_embedding, *grid_size)
+            code = place_code(self.position_embedding, *grid_size, grid_sizes)
             hidden_states = hidden_states + code.to(hidden_states.dtype)
             rotary = rotary_angles(positions, config.hidden_size // config.num_attention_heads, config.rope_theta)
 

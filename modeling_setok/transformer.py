@@ -36,14 +36,18 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
 
 
-def place_code(vector: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def place_code(
+    vector: torch.Tensor, height: int, width: int, grid_sizes: torch.LongTensor | None = None
+) -> torch.Tensor:
     """(height * width, dim) float32: `vector` (dim,), turned by each cell's place in the image.
 
-    Places are fractions of the image, so that the code means the same on grids of different size.
+    Places are fractions of the image, so that the code means the same on grids of different size. With `grid_sizes`
+    (B, 2), the grids of images that stand at the top left of a padded grid: (B, height * width, dim).
     """
-    cells = torch.tensor([height, width], device=vector.device)
+    cells = torch.tensor([height, width], device=vector.device) if grid_sizes is None else grid_sizes[:, None, :]
     places = (grid_positions(height, width, device=vector.device) + 0.5) / cells * IMAGE_EXTENT
-    return rotate(vector.float(), *rotary_angles(places, vector.shape[-1], PLACE_THETA))
+    angles = rotary_angles(places.reshape(-1, 2), vector.shape[-1], PLACE_THETA)
+    return rotate(vector.float(), *angles).unflatten(0, places.shape[:-1])
 
 
 def eager_attention_forward(

@@ -75,6 +75,9 @@ def encode_patches(
 ) -> tuple[ModelOutput, torch.Tensor, tuple[int, int]]:
     """Runs the encoder on pixels (B, 3, H, W).
 
+    H and W are multiples of the encoder's patch size, or the size that it was made for: SigLIP-SO400M of 384 pixels has
+    patches of 14, whose convolution leaves out the last 6 pixels.
+
     Args:
         requested: further outputs that it should return, see `requested_outputs`.
 
@@ -83,9 +86,11 @@ def encode_patches(
         the last of which are clustered; their grid (h, w).
 
     Raises:
-        ValueError: the pixels are no batch of images, or what the encoder gives are no patches of the expected width.
+        ValueError: the pixels are no batch of images or end within a patch, or what the encoder gives are no patches of
+            the expected width.
     """
     _refuse_other_than_pixels(pixel_values, getattr(config.vision_config, "num_channels", 3))
+    _refuse_cut_patches(pixel_values.shape[-2:], config)
     layers = _chosen_layers(config)
     if any(layer is not None for layer in layers):
         requested["output_hidden_states"] = True
@@ -140,6 +145,18 @@ def _refuse_other_than_pixels(pixel_values: torch.Tensor, num_channels: int) -> 
         )
 
 
+def _refuse_cut_patches(image_size: torch.Size, config: SetokConfig) -> None:
+    if _gives_maps(config) or tuple(image_size) == image_size_of(config):
+        return
+    patch_size = _pair(config.vision_config.patch_size)
+    if any(length % patch for length, patch in zip(image_size, patch_size, strict=True)):
+        raise ValueError(
+            f"Pictures of {image_size[0]} x {image_size[1]} pixels (height x width) end within a patch of "
+            f"{patch_size[0]} x {patch_size[1]}, which the encoder would leave out. Use multiples, as an image "
+            f"processor with size_divisor={patch_size[0]} gives them, or {image_size_of(config)}, the encoder's own."
+        )
+
+
 def _refuse_other_than_patches(
     features: torch.Tensor, grid_size: tuple[int, int], layer_dim: int, config: SetokConfig
 ) -> None:
@@ -154,6 +171,21 @@ def _refuse_other_than_patches(
         raise ValueError(
             f"The encoder {model_type} gave embeddings of width {features.shape[2]} for vision_feature_layer="
             f"{config.vision_feature_layer}, where its configuration says {layer_dim}: SeTok cannot use that layer."
+        )
+
+
+def refuse_other_patch_embeddings(
+    config: SetokConfig, patch_embeddings: torch.Tensor, grid_size: tuple[int, int], requested: dict[str, bool]
+) -> None:
+    """Raises ValueError unless patch embeddings on a grid are what `encode_patches` gives, and nothing more is
+    requested of the encoder, which does not run."""
+    if any(requested.values()):
+        raise ValueError("The encoder's hidden states and attentions need pixel_values: it does not run otherwise.")
+    expected = (math.prod(grid_size), patch_dim_of(config))
+    if patch_embeddings.shape[1:] != expected:
+        raise ValueError(
+            f"patch_embeddings must be (batch, h * w, Dv) = (batch, {expected[0]}, {expected[1]}) on a grid of "
+            f"{tuple(grid_size)}, got {tuple(patch_embeddings.shape)}: make them with get_patch_embeddings."
         )
 
 

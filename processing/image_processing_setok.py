@@ -19,7 +19,10 @@ from transformers.image_utils import (
     SizeDict,
     infer_channel_dimension_format,
 )
+from transformers.processing_utils import ImagesKwargs
 from transformers.utils import TensorType
+
+from .picture_geometry import is_fixed, pad_to_largest, resize_nearest, resized_size
 
 # How an image of each EXIF orientation is turned, so that it stands as its camera saw it
 TURNS = {
@@ -33,18 +36,29 @@ TURNS = {
 }
 
 
+class SetokImageProcessorKwargs(ImagesKwargs, total=False):
+    size_divisor: int | None
+
+
 class SetokImageProcessor(PilBackend):
     """
     Image processor of SeTok. The defaults are those of the paper's encoder, SigLIP-SO400M-patch14-384: the whole
     image is resized to 384x384 (bicubic, the aspect ratio is not kept), scaled to [0, 1] and normalised to [-1, 1].
     `SetokImageProcessor.from_encoder` takes the values of any other encoder.
 
+    With a `size` of `shortest_edge`, `longest_edge` or both (the shortest gets its length unless the longest would
+    exceed its own) the aspect ratio is kept. `size_divisor`, the encoder's patch size, then rounds height and width to
+    its multiples, at least one: a patch that is cut off is seen by no encoder. Images are padded with 0 at the bottom
+    and right to the largest of the batch.
+
     `processor(images, segmentation_maps=None, return_tensors="pt")` returns
 
     - `pixel_values`: (B, 3, H, W) float32;
+    - `pixel_mask`: (B, H, W) int64, 1 on the image and 0 on padding; only where sizes are not fixed, by a `size` of
+      `height` and `width` or by `do_center_crop`;
     - `segmentation_maps`, if given: resized with nearest neighbour, so that each mask pixel stays on its image pixel.
-      Label maps give one (B, H, W) int64 array; stacks of binary masks give a list with one (M_i, H, W) bool array per
-      image, since M_i differs.
+      Label maps give one (B, H, W) int64 array, -1 on padding; stacks of binary masks give a list with one (M_i, H, W)
+      bool array per image, since M_i differs.
 
     `images` is one image or any list or 4-D batch of them; each a PIL image of any mode, a numpy array or torch tensor
     (H, W), (H, W, C) or (C, H, W), a path or a URL. Integer arrays hold 0 to 255, floating-point arrays 0 to 1 (they
@@ -69,25 +83,32 @@ class SetokImageProcessor(PilBackend):
     do_resize = True
     do_rescale = True
     do_normalize = True
+    size_divisor = None
+    valid_kwargs = SetokImageProcessorKwargs
+    model_input_names = ["pixel_values", "pixel_mask"]
 
     @classmethod
-    def from_encoder(cls, image_processor: BaseImageProcessor) -> "SetokImageProcessor":
+    def from_encoder(cls, image_processor: BaseImageProcessor, **settings: Any) -> "SetokImageProcessor":
         """
         Take over resolution, resampling, scale, mean and std of an encoder's own image processor (CLIP, DINOv2, ...).
         Where the encoder crops, the whole image is resized to the size of the crop instead: tokens, masks and
         reconstruction shall cover all of it.
+
+        `settings` take the place of the encoder's: `size={"longest_edge": 518}, size_divisor=14` keeps the aspect
+        ratio of images for an encoder with patches of 14 pixels.
         """
+        names = ["resample", "rescale_factor", "image_mean", "image_std", "do_resize", "do_rescale", "do_normalize"]
+        values = {name: getattr(image_processor, name) for name in names}
+        if "size" in settings:
+            return cls(**values | settings)
         size = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
         if not (size and (size.shortest_edge or (size.height and size.width))):
             raise ValueError(
                 f"{type(image_processor).__name__} has no fixed resolution (size={size}); "
                 "construct SetokImageProcessor(size={'height': ..., 'width': ...}, ...) with the values of your choice."
             )
-        names = ["resample", "rescale_factor", "image_mean", "image_std", "do_resize", "do_rescale", "do_normalize"]
-        return cls(
-            size={"height": size.height or size.shortest_edge, "width": size.width or size.shortest_edge},
-            **{name: getattr(image_processor, name) for name in names},
-        )
+        values["size"] = {"height": size.height or size.shortest_edge, "width": size.width or size.shortest_edge}
+        return cls(**values | settings)
 
     def preprocess(
         self,
@@ -224,7 +245,11 @@ class SetokImageProcessor(PilBackend):
             maps = self._prepare_segmentation_maps(segmentation_maps if is_batch else [segmentation_maps], pixels)
 
         pixels, maps = zip(*(self._transform(*pair, **kwargs) for pair in zip(pixels, maps, strict=True)), strict=True)
-        batch = BatchFeature({"pixel_values": list(pixels)}, tensor_type=return_tensors)
+        data = {}
+        if not (kwargs["do_center_crop"] or (kwargs["do_resize"] and is_fixed(kwargs["size"]))):
+            data["pixel_mask"] = pad_to_largest([np.ones(image.shape[-2:], np.int64) for image in pixels])
+        pixels, maps = pad_to_largest(pixels), pad_to_largest(maps, value=-1 if maps[0].ndim == 2 else False)
+        batch = BatchFeature({"pixel_values": pixels} | data, tensor_type=return_tensors)
         if segmentation_maps is None:
             return batch
         if maps[0].ndim == 2:
@@ -294,6 +319,7 @@ class SetokImageProcessor(PilBackend):
         *,
         do_resize: bool,
         size: SizeDict,
+        size_divisor: int | None,
         resample: PILImageResampling,
         do_center_crop: bool,
         crop_size: SizeDict,
@@ -306,8 +332,9 @@ class SetokImageProcessor(PilBackend):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Image (3, H, W) uint8 to float32 pixel values; its label map or masks (..., H, W) get the same geometry."""
         if do_resize:
-            image = self.resize(image, size, resample)
-            labels = _resize_nearest(labels, *image.shape[-2:])
+            height, width = resized_size(*image.shape[-2:], size, size_divisor)
+            image = self.resize(image, SizeDict(height=height, width=width), resample)
+            labels = resize_nearest(labels, height, width)
         if do_center_crop:
             image, labels = self.center_crop(image, crop_size), self.center_crop(labels, crop_size)
         if do_rescale:
@@ -364,12 +391,3 @@ def _pil_from_array(array: np.ndarray, input_data_format: str | ChannelDimension
         raise ValueError(f"{kind} image must lie in [0, {top}], got [{array.min()}, {array.max()}].")
     array = (array * 255).round() if is_float else array
     return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
-
-
-def _resize_nearest(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """PIL's nearest neighbour for integers of any size and any number of masks: its choice of rows and columns."""
-    rows, columns = (
-        np.asarray(Image.fromarray(np.arange(old, dtype=np.int32)[None]).resize((new, 1), Image.Resampling.NEAREST))[0]
-        for old, new in zip(labels.shape[-2:], (height, width), strict=True)
-    )
-    return labels[..., rows[:, None], columns]

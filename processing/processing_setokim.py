@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from tokenizers import normalizers
 from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
@@ -271,7 +272,14 @@ class SetokimProcessor(ProcessorMixin):
 
     def _process_images(self, images: list, **kwargs) -> tuple[BatchFeature, list[str]]:
         """The base class's, but for images of shape (H, W), too; an `<image>` stays one `<image>`."""
-        return self.image_processor(images, **kwargs), [IMAGE] * len(images)
+        inputs = self.image_processor(images, **kwargs)
+        pixel_mask = inputs.pop("pixel_mask", None)
+        if pixel_mask is not None and not np.asarray(pixel_mask).all():
+            raise ValueError(
+                "Setokim reads images of one size, and these were padded to the largest of them: give the image "
+                'processor a size of {"height": ..., "width": ...}.'
+            )
+        return inputs, [IMAGE] * len(images)
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: BatchFeature, modalities: list[str]) -> None:
         """Raises where truncation has cut off part of an image or mask."""

@@ -731,8 +731,8 @@ def test_unknown_arguments_are_refused():
     with torch.no_grad():
         model(images(), **common)
         for call in (model, model.setok, model.get_image_features, model.setok.get_image_features):
-            with pytest.raises(TypeError, match=r"Unknown arguments \['pixel_mask'\]"):
-                call(images(), pixel_mask=torch.ones(3, 24, 24))
+            with pytest.raises(TypeError, match=r"Unknown arguments \['pixel_masks'\]"):
+                call(images(), pixel_masks=torch.ones(3, 24, 24))
     with pytest.raises(TypeError, match="token_type_ids"):
         model.get_text_features(torch.ones(1, 2, dtype=torch.long), token_type_ids=torch.ones(1, 2))
 
