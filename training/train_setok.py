@@ -21,11 +21,15 @@ from training.checkpoints import last_checkpoint, train_on
 from training.configs import new_config, update_config
 from training.data import (
     EmojiScenes,
+    PhotoSceneConfig,
+    PhotoScenes,
     SceneConfig,
     concept_names,
     load_hub_dataset,
     load_image_folder,
     load_image_folder_json,
+    mix,
+    photo_concept_names,
 )
 from training.data.concept_text import concept_text_features
 from training.data.setok_collator import SetokCollator
@@ -104,7 +108,7 @@ class DataArguments:
     )
     photo_examples: int = field(
         default=0,
-        metadata={"help": "PhotoScenes added to EmojiScenes: number of training scenes (see data/photo_scenes)"},
+        metadata={"help": "PhotoScenes added to EmojiScenes: number of training scenes (see data/photo_scenes/)"},
     )
     image_size: int | None = field(
         default=None,
@@ -195,7 +199,15 @@ def load_data(args: DataArguments):
         )
         train = EmojiScenes("train", args.train_examples, scene_config)
         validation = EmojiScenes("validation", max(args.eval_examples, 1), scene_config)
-        return train, [validation.scene(i) for i in range(args.eval_examples)], list(concept_names(args.vocabulary))
+        names = list(concept_names(args.vocabulary))
+        if args.photo_examples:
+            photos = PhotoScenes("train", args.photo_examples, PhotoSceneConfig(image_size=scene_config.image_size))
+            parts = {"emoji": (train, len(train)), "photo": (photos, len(photos))}
+            rows, weights = ({name: part[k] for name, part in parts.items()} for k in (0, 1))
+            train = mix(rows, weights, len(train) + len(photos))
+            # Of all cut-outs, also those of no training scene: a name that was never trained is recognised by its text
+            names += [name for name in photo_concept_names() if name not in names]
+        return train, [validation.scene(i) for i in range(args.eval_examples)], names
     root = Path(args.dataset)
     if (root / "data.json").is_file():
         rows = load_image_folder_json(root, on_error=args.on_bad_rows, needs="picture")
@@ -217,6 +229,8 @@ def cache_fingerprint(
     """What the patch cache of a recipe is of."""
     if args.dataset == "emoji_scenes":
         rows_of = f"EmojiScenes, {args.image_size or DEFAULT_SIZE} pixels, {args.vocabulary}, {', '.join(args.styles)}"
+        if args.photo_examples:
+            rows_of += f", {args.photo_examples} PhotoScenes among {args.train_examples}"
     else:
         rows_of = f"{args.dataset} without its first {args.eval_examples}"
     return patch_fingerprint(model.setok, image_processor, rows_of, model.config.detokenizer_config.image_size)

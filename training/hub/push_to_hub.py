@@ -1,4 +1,5 @@
-"""Makes a complete Hub repository of a model and its card, checks that it loads without this project, and publishes it:
+"""Makes a complete Hub repository of a model and its card, with a frozen encoder that was left out of its folder (see
+`frozen_encoder.py`), checks that it loads without this project, and publishes it:
 
 python -m training.hub.push_to_hub --output build/hub [--skip-check]                   all of model_cards/, on disk
 python -m training.hub.push_to_hub model_cards/setok-emoji-tiny --repo-id me/setok-emoji-tiny [--private] [--revision R]
@@ -32,6 +33,7 @@ from training.hub.folder_checks import (
     refuse_links_below,
     weight_files,
 )
+from training.hub.frozen_encoder import complete, is_part
 from training.hub.model_card import FILL_IN, NAMESPACE, ROOT, measured_card, read_json, read_text, shipped_models
 
 _LINK = re.compile(r"""(?:\]\(|src=["'])(?:\./)?([^)"'#\s]+)""")
@@ -228,6 +230,10 @@ def publish(folders: list[Path], arguments: argparse.Namespace) -> None:
         for source, folder in zip(folders, tqdm(assembled, desc=done, unit="model"), strict=True):
             if not source.is_dir():
                 raise ValueError(f"{source} is not a folder.")
+            if is_part(source):
+                whole = Path(temporary) / "whole" / source.name
+                complete(source, whole)
+                source = whole
             assemble(source, folder, repo_ids)
             if not arguments.skip_check:
                 tqdm.write(prove(folder), end="")

@@ -1,0 +1,95 @@
+"""What was trained is shipped without its frozen encoder, and is whole again with it, and with no other."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, Dinov2Config, Dinov2Model
+
+from modeling_setok import SetokConfig, SetokForPreTraining
+from processing import SetokImageProcessor
+from training.hub import frozen_encoder
+from training.hub.frozen_encoder import complete, is_part, split
+
+ENCODER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
+SMALL = {
+    "vision_feature_layer": [1, 2], "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2,
+    "num_inner_layers": 1, "num_inter_layers": 1, "projection_dim": 8, "text_feature_dim": 6, "concept_names": ["owl"],
+    "detokenizer_config": {
+        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "grid_size": 2,
+        "patch_size": 2,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """A project with a trained SeTok, its encoder and its shipped part."""
+    monkeypatch.setattr(frozen_encoder, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    Dinov2Model(Dinov2Config(**ENCODER)).save_pretrained("encoder")
+    model = SetokForPreTraining(SetokConfig(vision_config=Dinov2Config(**ENCODER), **SMALL))
+    model.setok.vision_encoder.load_state_dict(Dinov2Model.from_pretrained("encoder").state_dict())
+    model.setok.token_clustering.feature_scale.fill_(0.7)
+    model.save_pretrained("run")
+    SetokImageProcessor(size={"height": 28, "width": 28}).save_pretrained("run")
+    split(Path("run"), Path("part"), Path("encoder"), "make it", half=("detokenizer",))
+    return tmp_path
+
+
+def test_a_part_has_no_weight_of_the_encoder_and_does_not_load_as_a_model(root):
+    weights = load_file(root / "part" / "trained.safetensors")
+    whole = SetokForPreTraining.from_pretrained(root / "run").state_dict()
+    assert weights.keys() == {name for name in whole if "vision_encoder" not in name}
+    assert {name.split(".")[0] for name, tensor in weights.items() if tensor.dtype == torch.float16} == {"detokenizer"}
+    assert is_part(root / "part") and not is_part(root / "run")
+    with pytest.raises(OSError, match="no file named"):
+        AutoModel.from_pretrained(root / "part")
+
+
+def test_a_part_and_its_encoder_are_the_model(root):
+    (root / "part" / "README.md").write_text("a card")
+    complete(root / "part", root / "whole")
+    model, loading = SetokForPreTraining.from_pretrained(root / "whole", output_loading_info=True)
+    assert not any(loading.values())
+    original = SetokForPreTraining.from_pretrained(root / "run")
+    for name, tensor in original.state_dict().items():
+        found = model.state_dict()[name]
+        if name.startswith("detokenizer."):
+            tensor, found = tensor.half().float(), found.float()
+        assert torch.equal(found, tensor), name
+    names = {path.name for path in (root / "whole").iterdir()}
+    assert {"README.md", "config.json", "preprocessor_config.json", "model.safetensors"} == names
+    pixels = torch.rand(1, 3, 28, 28)
+    with torch.no_grad():
+        tokens = [m.eval().setok(pixels).last_hidden_state for m in (model, original)]
+    torch.testing.assert_close(*tokens, rtol=0, atol=0)
+
+
+def test_another_encoder_is_refused(root):
+    Dinov2Model(Dinov2Config(**ENCODER)).save_pretrained("encoder")
+    with pytest.raises(ValueError, match="holds another encoder than part was trained with .*: make it"):
+        complete(root / "part", root / "whole")
+    with pytest.raises(ValueError, match="has not the encoder in encoder: only a frozen encoder can be left out"):
+        split(root / "run", root / "again", Path("encoder"), "make it")
+    shutil.rmtree("encoder")
+    with pytest.raises(ValueError, match="part needs the encoder encoder, which is not there: make it"):
+        complete(root / "part", root / "whole")
+    assert not (root / "whole").exists()
+
+
+def test_weights_that_do_not_fit_are_refused(root):
+    weights = load_file("part/trained.safetensors")
+    for change in ({"logit_scale": None}, {"more": torch.zeros(1)}, {"logit_scale": torch.zeros(2)}):
+        changed = {name: tensor for name, tensor in (weights | change).items() if tensor is not None}
+        save_file(changed, "part/trained.safetensors")
+        with pytest.raises(
+            ValueError, match=f"does not fit its configuration: 1 weights, such as {next(iter(change))}"
+        ):
+            complete(root / "part", root / "whole")
+    needs = json.loads(Path("part/vision_encoder.json").read_text())
+    assert needs["folder"] == "encoder" and needs["made_by"] == "make it" and len(needs["sha256"]) == 64
