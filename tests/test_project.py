@@ -46,9 +46,10 @@ ROOMS = {
         "training/data/emoji_scenes",
     },
     "training/data/readers": {"training/data/schema.py"},
+    "training/data/sprite_worlds": set(),
     "training/data": {
         "processing", "training/data/schema.py", "training/data/emoji_scenes", "training/data/photo_scenes",
-        "training/data/readers",
+        "training/data/readers", "training/data/sprite_worlds",
     },
     "training/evaluation/metrics": set(),
     "training/evaluation": {

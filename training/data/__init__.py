@@ -1,4 +1,4 @@
-"""Data for training: the worlds of EmojiScenes and PhotoScenes, readers of other data, and the schema of all rows."""
+"""Data for training and measuring: the worlds that are drawn, readers of other data, and the schema of all rows."""
 
 from .emoji_scenes import (
     TASKS,
@@ -23,6 +23,7 @@ from .readers import (
     load_refcoco,
 )
 from .schema import FEATURES
+from .sprite_worlds import MultiDSprites, SpriteScene, Tetrominoes
 
 __all__ = [
     "FEATURES",
@@ -31,11 +32,14 @@ __all__ = [
     "EmojiScenes",
     "Layout",
     "Mixture",
+    "MultiDSprites",
     "PhotoScene",
     "PhotoSceneConfig",
     "PhotoScenes",
     "Scene",
     "SceneConfig",
+    "SpriteScene",
+    "Tetrominoes",
     "concept_names",
     "is_held_out_pair",
     "load_coco",

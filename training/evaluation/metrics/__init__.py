@@ -1,9 +1,17 @@
-"""Metrics with the interface of the `evaluate` library: of SeTok (reconstruction, grouping, concept retrieval) and of
-Setokim (words, masks, painted pictures)."""
+"""Metrics with the interface of the `evaluate` library: of SeTok (reconstruction, grouping, concept retrieval), of
+object discovery, and of Setokim (words, masks, painted pictures)."""
 
 from training.evaluation.metrics.base import Metric
 from training.evaluation.metrics.baselines import grid_labels, kmeans_labels
 from training.evaluation.metrics.clustering import AdjustedRandIndex, MeanIoU, RankCorrelation, patch_labels
+from training.evaluation.metrics.discovery import (
+    BoundaryPrecisionRecall,
+    ForegroundAdjustedRandIndex,
+    MeanBestOverlap,
+    SegmentationCovering,
+    TokenMonosemanticity,
+    pixel_labels,
+)
 from training.evaluation.metrics.language import AnswerAccuracy, Mentions, ObjectF1, YesNo, normalize_answer
 from training.evaluation.metrics.painting import AskedFound, MeanAbsoluteError
 from training.evaluation.metrics.reconstruction import FrechetDistance, PeakSignalNoiseRatio, StructuralSimilarity
@@ -14,8 +22,11 @@ __all__ = [
     "AdjustedRandIndex",
     "AnswerAccuracy",
     "AskedFound",
+    "BoundaryPrecisionRecall",
+    "ForegroundAdjustedRandIndex",
     "FrechetDistance",
     "MeanAbsoluteError",
+    "MeanBestOverlap",
     "MeanIoU",
     "Mentions",
     "Metric",
@@ -24,12 +35,15 @@ __all__ = [
     "RPrecision",
     "RankCorrelation",
     "ReferringIoU",
+    "SegmentationCovering",
     "StructuralSimilarity",
+    "TokenMonosemanticity",
     "YesNo",
     "best_union",
     "grid_labels",
     "kmeans_labels",
     "normalize_answer",
     "patch_labels",
+    "pixel_labels",
     "upsample_labels",
 ]
