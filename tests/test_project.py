@@ -52,6 +52,9 @@ ROOMS = {
         "training/data/readers", "training/data/sprite_worlds",
     },
     "training/evaluation/metrics": set(),
+    "training/evaluation/object_discovery": {
+        "modeling_setok", "processing", "training/data", "training/evaluation", "training/evaluation/metrics"
+    },
     "training/evaluation": {
         "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation/metrics"
     },

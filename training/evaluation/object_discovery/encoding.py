@@ -1,0 +1,100 @@
+"""Models whose clusters are measured, and what they make of scenes: features, computed once, and clusters."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoImageProcessor
+
+from modeling_setok import SetokConfig, SetokModel
+from processing import SetokImageProcessor
+from training.evaluation.object_discovery.worlds import DiscoveryScene
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A scene with what all methods may see of it.
+
+    Attributes:
+        scene: the picture and the truth about it.
+        features: (N, D) float32 on the CPU, the vectors that SeTok's clustering compares, in reading order.
+        grid_size: (h, w) patches, N = h * w.
+        cluster_ids: (N,) int64, SeTok's clusters.
+    """
+
+    scene: DiscoveryScene
+    features: torch.Tensor
+    grid_size: tuple[int, int]
+    cluster_ids: np.ndarray
+
+    @property
+    def num_clusters(self) -> int:
+        """How many clusters SeTok found."""
+        return int(self.cluster_ids.max()) + 1
+
+
+def load_model(
+    name: str, image_size: int | None = None, **settings: int | str | None
+) -> tuple[SetokModel, SetokImageProcessor]:
+    """A SeTok, or one made around a vision encoder, and its image processor.
+
+    Args:
+        name: folder or Hub id of a SeTok, or of any vision encoder of transformers.
+        image_size: side in pixels to which pictures are resized; by default what the model's own processor says.
+        settings: of the `SetokConfig` made for an encoder, where they are not None. A SeTok has its own.
+
+    Raises:
+        ValueError: settings for a SeTok.
+    """
+    settings = {key: value for key, value in settings.items() if value is not None}
+    is_setok = AutoConfig.from_pretrained(name).model_type == SetokConfig.model_type
+    if is_setok and settings:
+        raise ValueError(f"{name} is a SeTok, which has its own {', '.join(settings)}: leave them out.")
+    if is_setok:
+        model, image_processor = SetokModel.from_pretrained(name), SetokImageProcessor.from_pretrained(name)
+    else:
+        config = SetokConfig(num_inner_layers=0, num_inter_layers=0, **settings)  # the merger is not run
+        model = SetokModel.from_vision_pretrained(name, config)
+        image_processor = SetokImageProcessor.from_encoder(AutoImageProcessor.from_pretrained(name))
+    if image_size is not None:
+        image_processor.size = {"height": image_size, "width": image_size}
+    if not is_setok and "num_neighbors" not in settings:
+        blank = torch.zeros(1, 3, image_processor.size["height"], image_processor.size["width"])
+        with torch.no_grad():
+            _, (height, width) = model.get_patch_embeddings(blank)
+        model.config.num_neighbors = scaled_neighbors(6, 729, height * width)
+    return model.eval(), image_processor
+
+
+def scaled_neighbors(num_neighbors: int, num_patches: int, new_num_patches: int) -> int:
+    """K that stands for as large a part of the picture on another grid; at least 4."""
+    return max(4, round(num_neighbors * new_num_patches / num_patches))
+
+
+def patch_embeddings(
+    model: SetokModel, image_processor: SetokImageProcessor, scenes: Iterable[DiscoveryScene]
+) -> Iterator[tuple[DiscoveryScene, torch.Tensor, tuple[int, int]]]:
+    """Each scene with its patch embeddings (1, N, Dv) float32 on the model's device, and their grid (h, w)."""
+    for scene in scenes:
+        pixel_values = image_processor([scene.image], return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            patches, grid_size = model.get_patch_embeddings(pixel_values.to(model.device))
+        yield scene, patches.float(), tuple(grid_size)
+
+
+def calibrate(model: SetokModel, image_processor: SetokImageProcessor, scenes: Iterable[DiscoveryScene]) -> float:
+    """Sets the model's S, and returns it."""
+    encoded = patch_embeddings(model, image_processor, scenes)
+    return model.token_clustering.calibrate([patches for _, patches, _ in encoded])
+
+
+def encode(
+    model: SetokModel, image_processor: SetokImageProcessor, scenes: Iterable[DiscoveryScene]
+) -> Iterator[Picture]:
+    """Each scene with its features and SeTok's clusters."""
+    for scene, patches, grid_size in patch_embeddings(model, image_processor, scenes):
+        with torch.no_grad():
+            clusters, _ = model.token_clustering(patches)
+            features = model.token_clustering.clustering_features(patches)
+        yield Picture(scene, features[0].cpu(), grid_size, clusters.cluster_ids[0].cpu().numpy())
