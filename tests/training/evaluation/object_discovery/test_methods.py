@@ -45,11 +45,13 @@ def test_slots_learn_to_reconstruct_and_leave_random_numbers_alone():
     state = torch.get_rng_state()
 
     def trained(steps):
-        training = SlotTraining(steps=steps, decoded_patches=32, slot_dim=16, hidden_dim=32, learning_rate=4e-3)
+        training = SlotTraining(
+            steps=steps, batch_size=4, decoded_patches=32, slot_dim=16, hidden_dim=32, learning_rate=4e-3
+        )
         return train_slots(features, 4, training, seed=0)
 
     errors = []
-    for slots in (trained(1), after := trained(100)):
+    for slots in (trained(1), after := trained(40)):
         normal = slots.model.normalise(torch.stack(features))
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(0)
@@ -59,5 +61,5 @@ def test_slots_learn_to_reconstruct_and_leave_random_numbers_alone():
     assert errors[1] < errors[0]
     labels = after(planted_picture(2, seed=99), 4, 0)
     assert labels.shape == (8, 8) and 0 <= labels.min() and labels.max() < 4
-    assert np.array_equal(labels, trained(100)(planted_picture(2, seed=99), 4, 0)), "training is seeded"
+    assert np.array_equal(labels, trained(40)(planted_picture(2, seed=99), 4, 0)), "training is seeded"
     assert torch.equal(state, torch.get_rng_state())
