@@ -1,4 +1,4 @@
-"""Measures object discovery: python -m training.evaluation.object_discovery --model FOLDER --worlds multi_dsprites"""
+"""Measures object discovery: python -m training.evaluation.object_discovery --model FOLDER --worlds photo_flat"""
 
 import time
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from transformers import HfArgumentParser
 
 from modeling_setok import SetokModel
 from processing import SetokImageProcessor
+from training.data import PhotoSceneConfig
 from training.evaluation.object_discovery.discovery import compare, mean_clusters, over_seeds
 from training.evaluation.object_discovery.encoding import calibrate, encode, load_model
 from training.evaluation.object_discovery.methods import METHODS
@@ -31,6 +32,9 @@ class Arguments:
     num_neighbors: int | None = field(default=None, metadata={"help": "of an encoder: K; default: by its grid"})
     criterion: str | None = field(default=None, metadata={"help": "of an encoder: relative (default) or product"})
     assignment: str | None = field(default=None, metadata={"help": "of an encoder: chain (default) or nearest"})
+    photo_folder: str = field(
+        default=PhotoSceneConfig.folder, metadata={"help": "pictures of PhotoScenes, as its fetch.py wrote them"}
+    )
     slot_scenes: int = field(default=SlotTraining.num_scenes, metadata={"help": "scenes that slots are trained on"})
     slot_steps: int = field(default=SlotTraining.steps, metadata={"help": "batches that slots are trained for"})
     device: str | None = field(default=None, metadata={"help": "default: the accelerator, or the CPU without one"})
@@ -78,7 +82,7 @@ def main() -> None:
         arguments.model, arguments.image_size, vision_feature_layer=arguments.layer, **settings
     )
     model.to(choose_device(arguments.device))
-    worlds = Worlds(image_processor.size["height"])
+    worlds = Worlds(image_processor.size["height"], arguments.photo_folder)
     results = {}
     for name in arguments.worlds:
         start = time.perf_counter()

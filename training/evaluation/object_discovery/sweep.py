@@ -18,9 +18,10 @@ from modeling_setok import SetokModel
 from modeling_setok.density_peaks import cluster_tokens, feature_scale, unit_directions
 from modeling_setok.vision_encoder import encode_patches
 from processing import SetokImageProcessor
+from training.data import PhotoSceneConfig
 from training.evaluation.metrics import ForegroundAdjustedRandIndex, MeanBestOverlap, pixel_labels, upsample_labels
 from training.evaluation.object_discovery.encoding import load_model, scaled_neighbors
-from training.evaluation.object_discovery.worlds import WORLDS, DiscoveryScene, Worlds
+from training.evaluation.object_discovery.worlds import GROUNDS, DiscoveryScene, Worlds
 from training.evaluation.report import choose_device, write_results
 
 FIGURES = {"fg_ari": "FG-ARI", "mbo": "mBO"}
@@ -39,7 +40,7 @@ class Arguments:
 
     model: str = field(metadata={"help": "folder or Hub id of a vision encoder"})
     output: str = field(metadata={"help": "picture to write; the figures go beside it, as JSON"})
-    worlds: list[str] = field(default_factory=lambda: list(WORLDS)[:2], metadata={"help": "a line in each panel"})
+    worlds: list[str] = field(default_factory=lambda: list(GROUNDS), metadata={"help": "a line in each panel"})
     num_scenes: int = field(default=30, metadata={"help": "test scenes of each world"})
     seed: int = field(default=0, metadata={"help": "of the scenes"})
     num_neighbors: list[int] = field(
@@ -50,6 +51,9 @@ class Arguments:
     image_size: list[int] = field(default_factory=lambda: [518, 224, 378], metadata={"help": "sides in pixels"})
     criterion: list[str] = field(default_factory=lambda: ["relative", "product"], metadata={"help": "criteria"})
     assignment: list[str] = field(default_factory=lambda: ["chain", "nearest"], metadata={"help": "assignments"})
+    photo_folder: str = field(
+        default=PhotoSceneConfig.folder, metadata={"help": "pictures of PhotoScenes, as its fetch.py wrote them"}
+    )
     device: str | None = field(default=None, metadata={"help": "default: the accelerator, or the CPU without one"})
 
 
@@ -189,7 +193,7 @@ def main() -> None:
         arguments.model, arguments.image_size[0], vision_feature_layer=arguments.layer[0], **first
     )
     model.to(choose_device(arguments.device))
-    results = sweep(model, image_processor, Worlds(arguments.image_size[0]), arguments)
+    results = sweep(model, image_processor, Worlds(arguments.image_size[0], arguments.photo_folder), arguments)
     plot(results).savefig(arguments.output, dpi=150)
     write_results(str(Path(arguments.output).with_suffix(".json")), arguments, results)
     for world, panels in results.items():

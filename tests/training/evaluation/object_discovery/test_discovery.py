@@ -15,7 +15,7 @@ from training.evaluation.object_discovery.discovery import compare, measure, ove
 from training.evaluation.object_discovery.encoding import calibrate, encode, load_model, scaled_neighbors
 from training.evaluation.object_discovery.methods import METHODS
 from training.evaluation.object_discovery.tables import COLUMNS, TITLES, world_table
-from training.evaluation.object_discovery.worlds import WORLDS, Worlds
+from training.evaluation.object_discovery.worlds import Worlds
 
 PICTURES = [planted_picture(number) for number in (1, 2, 4)]
 
@@ -156,5 +156,24 @@ def test_command_refuses_unknown_names(encoder_folder, monkeypatch):
         run(monkeypatch, "--model", encoder_folder, "--methods", "dbscan")
 
 
-def test_every_world_has_a_name():
-    assert {"emoji", "multi_dsprites", "tetrominoes"} <= set(WORLDS)
+def test_photographs_are_calibrated_on_both_grounds(monkeypatch):
+    made = []
+
+    class Recorded:
+        def __init__(self, split, num_scenes, config, seed):
+            made.append((split, num_scenes, config.grounds, config.image_size, config.folder))
+
+        def __len__(self):
+            return 1
+
+        def scene(self, index):
+            return made[-1]
+
+    monkeypatch.setattr("training.evaluation.object_discovery.worlds.PhotoScenes", Recorded)
+    worlds = Worlds(image_size=98, photo_folder="pictures")
+    expected = [("validation", 15, (ground,), 98, "pictures") for ground in ("flat", "photo")]
+    for name in ("photo_flat", "photo_photo"):
+        made.clear()
+        assert len(list(worlds.calibration(name))) == 2 and made == expected
+    worlds("photo_flat", "test", 3, 0)
+    assert made[-1] == ("test", 3, ("flat",), 98, "pictures")
