@@ -120,10 +120,14 @@ def test_the_cost_of_a_photograph(setok, tmp_path, keep_aspect_ratio, patches):
         assert measured["seconds"] > 0 and measured["mib"] >= 0
 
 
+@pytest.mark.slow
 def test_costs_are_compared_in_processes_of_their_own(encoder, capfd):
     print_costs(CostArguments(str(encoder), sizes=[60], repeats=1))
     heading, figures = capfd.readouterr().out.splitlines()
     assert heading.split() == ["pixels", "patches", "tokens", "encoder", "SeTok", "ratio", "encoder", "SeTok", "ratio"]
     assert figures.split()[:4] == ["60", "4", "x", "4"]
-    with pytest.raises(ValueError, match=r"(?s)encoder could not be measured at 5 px.*less than a patch of 14"):
-        print_costs(CostArguments(str(encoder), sizes=[5]))
+
+
+def test_a_picture_smaller_than_a_patch_has_no_cost(encoder):
+    with pytest.raises(ValueError, match="5 pixels are less than a patch of 14"):
+        measure(CostArguments(str(encoder), part="encoder"), size=5)
