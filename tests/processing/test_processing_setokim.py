@@ -519,3 +519,12 @@ def test_incomplete_tokenizers():
     no_padding.pad_token = None
     with pytest.raises(ValueError, match="lacks a pad token; SetokimProcessor.from_parts"):
         SetokimProcessor(parts.image_processor, no_padding)
+
+
+def test_images_of_one_size_need_no_padding(processor):
+    """Setokim takes no `pixel_mask`: images that keep their sizes must have the same, or are refused."""
+    text, grey = "[Img]<image>[/Img]" * 2, np.full((20, 30, 3), 127, np.uint8)
+    inputs = processor([grey, grey], text, size={"longest_edge": 30})
+    assert inputs["pixel_values"].shape == (2, 3, 20, 30) and "pixel_mask" not in inputs
+    with pytest.raises(ValueError, match="Setokim reads images of one size.*height"):
+        processor([grey, grey[:, :20]], text, size={"longest_edge": 30})
