@@ -20,7 +20,7 @@ from training.evaluation.report import choose_device, write_results
 
 @dataclass
 class Arguments:
-    model: str = field(metadata={"help": "folder or Hub id of a SeTok or of a vision encoder"})
+    model: str = field(metadata={"help": "folder of a SeTok or of a vision encoder"})
     worlds: list[str] = field(default_factory=lambda: list(WORLDS), metadata={"help": f"some of {', '.join(WORLDS)}"})
     methods: list[str] = field(
         default_factory=lambda: list(METHODS), metadata={"help": f"some of {', '.join(METHODS)}, slots (trained first)"}

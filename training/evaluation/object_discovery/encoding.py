@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoImageProcessor
 
 from modeling_setok import SetokConfig, SetokModel
 from processing import SetokImageProcessor
+from training.evaluation.any_setok import holds_setok, load_setok
 from training.evaluation.object_discovery.worlds import DiscoveryScene
 
 
@@ -35,28 +35,24 @@ class Picture:
 
 
 def load_model(
-    name: str, image_size: int | None = None, **settings: int | str | None
+    folder: str, image_size: int | None = None, **settings: int | str | None
 ) -> tuple[SetokModel, SetokImageProcessor]:
     """A SeTok, or one made around a vision encoder, and its image processor.
 
     Args:
-        name: folder or Hub id of a SeTok, or of any vision encoder of transformers.
+        folder: of a SeTok, or of any vision encoder of transformers.
         image_size: side in pixels to which pictures are resized; by default what the model's own processor says.
         settings: of the `SetokConfig` made for an encoder, where they are not None. A SeTok has its own.
 
     Raises:
-        ValueError: settings for a SeTok.
+        ValueError: settings for a SeTok; no model in the folder.
     """
     settings = {key: value for key, value in settings.items() if value is not None}
-    is_setok = AutoConfig.from_pretrained(name).model_type == SetokConfig.model_type
+    is_setok = holds_setok(folder)
     if is_setok and settings:
-        raise ValueError(f"{name} is a SeTok, which has its own {', '.join(settings)}: leave them out.")
-    if is_setok:
-        model, image_processor = SetokModel.from_pretrained(name), SetokImageProcessor.from_pretrained(name)
-    else:
-        config = SetokConfig(num_inner_layers=0, num_inter_layers=0, **settings)  # the merger is not run
-        model = SetokModel.from_vision_pretrained(name, config)
-        image_processor = SetokImageProcessor.from_encoder(AutoImageProcessor.from_pretrained(name))
+        raise ValueError(f"{folder} holds a SeTok, which has its own {', '.join(settings)}: leave them out.")
+    # Around an encoder no merger is made, for none is run
+    model, image_processor = load_setok(folder, SetokConfig(num_inner_layers=0, num_inter_layers=0, **settings))
     if image_size is not None:
         image_processor.size = {"height": image_size, "width": image_size}
     if not is_setok and "num_neighbors" not in settings:
@@ -64,7 +60,7 @@ def load_model(
         with torch.no_grad():
             _, (height, width) = model.get_patch_embeddings(blank)
         model.config.num_neighbors = scaled_neighbors(6, 729, height * width)
-    return model.eval(), image_processor
+    return model, image_processor
 
 
 def scaled_neighbors(num_neighbors: int, num_patches: int, new_num_patches: int) -> int:

@@ -38,7 +38,7 @@ PANELS = {
 class Arguments:
     """The first of a setting's values is the one that it has in the panels of the others."""
 
-    model: str = field(metadata={"help": "folder or Hub id of a vision encoder"})
+    model: str = field(metadata={"help": "folder of a vision encoder"})
     output: str = field(metadata={"help": "picture to write; the figures go beside it, as JSON"})
     worlds: list[str] = field(default_factory=lambda: list(GROUNDS), metadata={"help": "a line in each panel"})
     num_scenes: int = field(default=30, metadata={"help": "test scenes of each world"})
