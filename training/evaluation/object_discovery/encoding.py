@@ -21,12 +21,14 @@ class Picture:
         features: (N, D) float32 on the CPU, the vectors that SeTok's clustering compares, in reading order.
         grid_size: (h, w) patches, N = h * w.
         cluster_ids: (N,) int64, SeTok's clusters.
+        num_neighbors: K of SeTok's clustering.
     """
 
     scene: DiscoveryScene
     features: torch.Tensor
     grid_size: tuple[int, int]
     cluster_ids: np.ndarray
+    num_neighbors: int
 
     @property
     def num_clusters(self) -> int:
@@ -93,4 +95,5 @@ def encode(
         with torch.no_grad():
             clusters, _ = model.token_clustering(patches)
             features = model.token_clustering.clustering_features(patches)
-        yield Picture(scene, features[0].cpu(), grid_size, clusters.cluster_ids[0].cpu().numpy())
+        cluster_ids = clusters.cluster_ids[0].cpu().numpy()
+        yield Picture(scene, features[0].cpu(), grid_size, cluster_ids, model.config.num_neighbors)

@@ -40,9 +40,13 @@ def spectral(picture: Picture, num_segments: int, seed: int) -> np.ndarray:
 
 def dpc_knn(picture: Picture, num_segments: int, seed: int) -> np.ndarray:
     """Density peaks with a given number of clusters, as Chat-UniVi merges tokens: the best scores rho * delta are the
-    seeds, and a patch goes to the nearest seed. K is `cluster_tokens`' own."""
+    seeds, and a patch goes to the nearest seed. K is SeTok's."""
     clusters = cluster_tokens(
-        picture.features[None], criterion="product", assignment="nearest", fixed_tokens=num_segments
+        picture.features[None],
+        num_neighbors=picture.num_neighbors,
+        criterion="product",
+        assignment="nearest",
+        fixed_tokens=num_segments,
     )
     return clusters.cluster_ids[0].numpy().reshape(picture.grid_size)
 

@@ -23,4 +23,4 @@ def planted_picture(num_objects: int, seed: int = 0) -> Picture:
         [f"object {n}" for n in range(num_objects)],
     )
     features = np.eye(8)[labels.ravel()] + 0.02 * rng.normal(size=(64, 8))
-    return Picture(scene, torch.tensor(features, dtype=torch.float32), (8, 8), labels.ravel())
+    return Picture(scene, torch.tensor(features, dtype=torch.float32), (8, 8), labels.ravel(), num_neighbors=4)

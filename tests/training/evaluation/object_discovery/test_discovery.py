@@ -93,7 +93,7 @@ def test_encoding_is_what_the_model_does(encoder_folder):
     for index, picture in enumerate(encode(model, image_processor, scenes)):
         assert picture.scene is scenes[index] and picture.grid_size == (8, 8)
         assert torch.allclose(picture.features, outputs.patch_embeddings[index], atol=1e-5)
-        assert picture.num_clusters == int(outputs.num_tokens[index])
+        assert picture.num_clusters == int(outputs.num_tokens[index]) and picture.num_neighbors == 5
 
 
 @pytest.mark.parametrize("name", ["emoji", "multi_dsprites", "tetrominoes"])
