@@ -1,5 +1,6 @@
 """Compositions of photographic cut-outs on a flat ground or a photograph, with exact masks and names."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from .folder import FOLDER, cutout_files, ground_files, read_picture
 
 GROUND_KINDS = ("flat", "photo")
 _SMALLEST_CROP = 0.6  # of a ground's shorter side
+_LONGEST = 0.8  # of the image's side: thin objects stay smaller than their area asks for
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class PhotoSceneConfig:
     Args:
         image_size: side of the square image in pixels, at least 64; 518 is 37 patches of 14 pixels.
         min_objects, max_objects: the number of objects is uniform in this range (inclusive, at most 12).
-        object_size: range of the longer side of an object as a fraction of the image's side. Scenes with many objects
-            take smaller ones, so that all fit.
+        object_size: range of the square root of an object's area as a fraction of the image's side, so that a guitar
+            is as much to see as an apple. Scenes with many objects take smaller ones, so that all fit.
         grounds: the kinds of ground, each equally likely: "flat" (a colour) and "photo" (a part of a photograph).
         folder: what `fetch.py` wrote.
     """
@@ -29,7 +31,7 @@ class PhotoSceneConfig:
     image_size: int = 518
     min_objects: int = 1
     max_objects: int = 6
-    object_size: tuple[float, float] = (0.2, 0.45)
+    object_size: tuple[float, float] = (0.2, 0.36)
     grounds: tuple[str, ...] = GROUND_KINDS
     folder: str = FOLDER
 
@@ -102,10 +104,16 @@ def _arrange(
     """The pictures as sprites, some of them mirrored, and where they lie; None where one finds no place."""
     sprites = []
     for picture, size in zip(pictures, sizes, strict=True):
-        pixels, mask = resized_sprite(picture, size)
+        pixels, mask = resized_sprite(picture, min(round(size / _filled(picture)), int(_LONGEST * image_size)))
         sprites.append((pixels[:, ::-1], mask[:, ::-1]) if rng.integers(2) else (pixels, mask))
     corners = place(rng, (mask for _, mask in sprites), image_size)
     return None if corners is None else (sprites, corners)
+
+
+def _filled(picture: Image.Image) -> float:
+    """The square root of an object's area as a fraction of its longer side."""
+    pixels = np.count_nonzero(np.asarray(picture.getchannel("a")) > 127)
+    return math.sqrt(pixels) / max(picture.size)
 
 
 def _draw_ground(rng: np.random.Generator, split: str, config: PhotoSceneConfig) -> tuple[np.ndarray, tuple[str, str]]:
