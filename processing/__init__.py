@@ -7,6 +7,7 @@ from modeling_setok import SetokConfig, SetokimConfig
 
 from .image_processing_setok import SetokImageProcessor
 from .processing_setokim import SetokimProcessor
+from .sharp_tokens import sharpen_tokens
 from .visualization import contact_sheet, draw_concept_tokens, draw_mask, side_by_side, token_colors
 
 AutoImageProcessor.register(SetokConfig, image_processor_classes={"pil": SetokImageProcessor}, exist_ok=True)
@@ -20,6 +21,7 @@ __all__ = [
     "contact_sheet",
     "draw_concept_tokens",
     "draw_mask",
+    "sharpen_tokens",
     "side_by_side",
     "token_colors",
 ]

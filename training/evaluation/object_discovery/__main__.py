@@ -11,11 +11,13 @@ from processing import SetokImageProcessor
 from training.data import PhotoSceneConfig
 from training.evaluation.object_discovery.discovery import compare, mean_clusters, over_seeds
 from training.evaluation.object_discovery.encoding import calibrate, encode, load_model
-from training.evaluation.object_discovery.methods import METHODS
+from training.evaluation.object_discovery.methods import METHODS, SHARP
 from training.evaluation.object_discovery.slots import SlotTraining, train_slots
 from training.evaluation.object_discovery.tables import world_table
 from training.evaluation.object_discovery.worlds import WORLDS, Worlds
 from training.evaluation.report import choose_device, write_results
+
+FINE = 3  # pixels on a patch's side from which borders between patches can be sharpened
 
 
 @dataclass
@@ -66,7 +68,10 @@ def measure_world(
         scenes = worlds(name, "test", arguments.num_scenes, seed)
         indices = tqdm(range(len(scenes)), desc=f"{name}: seed {seed}", leave=False)
         pictures = list(encode(model, image_processor, map(scenes.scene, indices)))
-        methods = {method: METHODS[method] for method in arguments.methods if method in METHODS}
+        is_fine = min(pictures[0].scene.image.shape[:2]) >= FINE * max(pictures[0].grid_size)
+        methods = {
+            name: METHODS[name] for name in arguments.methods if name in METHODS and (is_fine or name not in SHARP)
+        }
         if training_features:
             methods["slots"] = train_slots(training_features, mean_clusters(pictures), training, seed)
         runs.append(compare(methods, pictures, seed))

@@ -12,6 +12,7 @@ from skimage.segmentation import slic
 from sklearn.cluster import spectral_clustering
 
 from modeling_setok.density_peaks import cluster_tokens, unit_directions
+from processing import sharpen_tokens
 from training.evaluation.metrics import grid_labels, kmeans_labels
 from training.evaluation.object_discovery.encoding import Picture
 
@@ -61,13 +62,24 @@ def superpixels(picture: Picture, num_segments: int, seed: int) -> np.ndarray:
     return slic(picture.scene.image, n_segments=num_segments, start_label=0)
 
 
+def sharpened(method: Method) -> Method:
+    """The same, with borders moved to where the picture has them."""
+    return lambda picture, num_segments, seed: sharpen_tokens(
+        picture.scene.image, method(picture, num_segments, seed), picture.grid_size
+    )
+
+
 METHODS: dict[str, Method] = {
     "setok": setok,
+    "setok_sharp": sharpened(setok),
     "kmeans": kmeans,
+    "kmeans_sharp": sharpened(kmeans),
+    "spectral_sharp": sharpened(spectral),
     "spectral": spectral,
     "dpc_knn": dpc_knn,
     "grid": grid,
     "slic": superpixels,
 }
+SHARP = ("setok_sharp", "kmeans_sharp", "spectral_sharp")  # where the picture is finer than the patches
 # These have the same number of segments in every picture, the mean of SeTok's; the others SeTok's own in each
 FIXED_NUMBER = ("dpc_knn", "slots")

@@ -19,8 +19,11 @@ COLUMNS = {
 }
 TITLES = {
     "setok": "SeTok",
+    "setok_sharp": "SeTok, sharpened",
     "kmeans": "k-means",
+    "kmeans_sharp": "k-means, sharpened",
     "spectral": "spectral clustering",
+    "spectral_sharp": "spectral clustering, sharpened",
     "dpc_knn": "DPC-KNN, fixed number",
     "grid": "grid",
     "slic": "SLIC (pixels)",
