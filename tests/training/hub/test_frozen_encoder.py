@@ -13,6 +13,8 @@ from modeling_setok import SetokConfig, SetokForPreTraining
 from processing import SetokImageProcessor
 from training.hub import frozen_encoder
 from training.hub.frozen_encoder import complete, is_part, split
+from training.hub.model_card import shipped_models
+from training.hub.push_to_hub import assemble
 
 ENCODER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
 SMALL = {
@@ -91,3 +93,20 @@ def test_weights_that_do_not_fit_are_refused(root):
             complete(root / "part", root / "whole")
     needs = json.loads(Path("part/vision_encoder.json").read_text())
     assert needs["folder"] == "encoder" and needs["made_by"] == "make it" and len(needs["sha256"]) == 64
+
+
+PARTS = [folder for folder in shipped_models() if is_part(folder)]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_shipped_parts_are_whole_with_the_encoder_that_they_name(part, tmp_path):
+    """Where it was fetched, as `make demo` does it."""
+    if not (frozen_encoder.ROOT / json.loads((part / "vision_encoder.json").read_text())["folder"]).exists():
+        pytest.skip("the encoder is not there: make demo fetches it")
+    complete(part, tmp_path / part.name)
+    output = tmp_path / "repository"
+    assemble(tmp_path / part.name, output)
+    assert f"{part.name}" in (output / "README.md").read_text()
+    model, loading = SetokForPreTraining.from_pretrained(output, output_loading_info=True)
+    assert not any(loading.values()) and model.dtype == torch.float32
+    assert model.setok.token_clustering.feature_scale > 0
