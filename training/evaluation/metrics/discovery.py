@@ -42,19 +42,26 @@ class _MapMetric(Metric):
 
 
 class ForegroundAdjustedRandIndex(_MapMetric):
-    """{"fg_ari": up to 1, "ari": up to 1}: the adjusted Rand index over the pixels of objects, and over all pixels with
-    the background as one more segment.
+    """{"fg_ari": up to 1, "ari": up to 1, "fg_ari_several": up to 1}: the adjusted Rand index over the pixels of
+    objects, and over all pixels with the background as one more segment.
 
     FG-ARI drops the pixels whose true label is background, as in IODINE and Slot Attention: it sees whether objects are
     kept apart and whole, not whether their outlines are right. Of an image with one object it is 1 if that is in one
-    segment, and 0 otherwise.
+    segment, and 0 if a single pixel is not: no method whose segments are made of patches has 1. `fg_ari_several` is
+    the mean over the images with more objects; it is left out where there are none.
     """
 
     names = ("fg_ari", "ari")
 
-    def _score(self, prediction: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    def _score(self, prediction: np.ndarray, reference: np.ndarray) -> tuple[float, float, bool]:
         counts = _contingency(prediction, reference)
-        return _adjusted_rand_index(counts[1:]), _adjusted_rand_index(counts)
+        several = np.count_nonzero(counts[1:].sum(1)) > 1
+        return _adjusted_rand_index(counts[1:]), _adjusted_rand_index(counts), several
+
+    def _reduce(self, scores: list[tuple[float, float, bool]]) -> dict[str, float]:
+        several = [fg_ari for fg_ari, _, has_several in scores if has_several]
+        results = super()._reduce([score[:2] for score in scores])
+        return results | ({"fg_ari_several": float(np.mean(several))} if several else {})
 
 
 class MeanBestOverlap(_MapMetric):

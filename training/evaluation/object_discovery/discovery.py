@@ -29,9 +29,9 @@ def measure(
         fixed_number: segments in every picture; by default as many as SeTok found in each.
 
     Returns:
-        `fg_ari`, `ari`, `mbo`, `mbo_with_background`, `sc_fg`, `sc`, `monosemanticity`, `boundary_precision`,
-        `boundary_recall` (see `training.evaluation.metrics.discovery`); `segments`, their mean number; `spearman` of
-        that number with the number of objects.
+        `fg_ari`, `fg_ari_several`, `ari`, `mbo`, `mbo_with_background`, `sc_fg`, `sc`, `monosemanticity`,
+        `boundary_precision`, `boundary_recall` (see `training.evaluation.metrics.discovery`); `segments`, their mean
+        number; `spearman` of that number with the number of objects.
     """
     metrics = [
         ForegroundAdjustedRandIndex(),
@@ -72,7 +72,7 @@ def mean_clusters(pictures: Sequence[Picture]) -> int:
 def over_seeds(runs: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, dict[str, float | list[float]]]]:
     """Method -> figure -> its mean, standard deviation (of a sample; 0 for one run) and values over runs."""
     return {
-        method: {figure: _summary([run[method][figure] for run in runs]) for figure in figures}
+        method: {figure: _summary([run[method][figure] for run in runs if figure in run[method]]) for figure in figures}
         for method, figures in runs[0].items()
     }
 

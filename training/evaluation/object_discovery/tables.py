@@ -6,6 +6,7 @@ from dataclasses import dataclass
 # figure -> heading, digits after the point
 COLUMNS = {
     "fg_ari": ("FG-ARI", 3),
+    "fg_ari_several": ("of 2 objects or more", 3),
     "ari": ("ARI", 3),
     "mbo": ("mBO, mSC-FG", 3),
     "mbo_with_background": ("mBO, mSC with background", 3),
@@ -57,7 +58,7 @@ def world_table(world: str, results: Mapping[str, Mapping[str, Mapping[str, floa
     rows = [["", *(heading for heading, _ in COLUMNS.values())]]
     rows.append(["---", *["---:"] * len(COLUMNS)])
     rows += [
-        [TITLES[method], *(_cell(figures[key], digits) for key, (_, digits) in COLUMNS.items())]
+        [TITLES[method], *(_cell(figures.get(key), digits) for key, (_, digits) in COLUMNS.items())]
         for method, figures in results.items()
     ]
     for row in published:
@@ -67,6 +68,8 @@ def world_table(world: str, results: Mapping[str, Mapping[str, Mapping[str, floa
     return "\n".join([*lines, *(f"\n{row.title}: {row.source}." for row in published)])
 
 
-def _cell(summary: Mapping[str, float], digits: int) -> str:
+def _cell(summary: Mapping[str, float] | None, digits: int) -> str:
+    if summary is None:
+        return "–"
     mean = f"{summary['mean']:.{digits}f}"
     return f"{mean} ± {summary['std']:.{digits}f}" if len(summary["values"]) > 1 else mean

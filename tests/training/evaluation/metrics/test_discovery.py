@@ -51,6 +51,13 @@ def test_fg_ari_of_one_object():
     assert measure(ForegroundAdjustedRandIndex(), [[0, 0, 1, 1]], reference)["fg_ari"] == 0
 
 
+def test_fg_ari_of_several_objects_leaves_out_images_with_one():
+    metric = ForegroundAdjustedRandIndex()
+    one, two = np.array([[0, 1, 1, 0]]), np.array([[0, 1, 1, 2, 2]])
+    metric.add_batch(predictions=[np.array([[0, 0, 1, 1]]), two], references=[one, two])
+    assert metric.compute() == {"fg_ari": 0.5, "ari": pytest.approx((-0.5 + 1) / 2), "fg_ari_several": 1}
+
+
 def test_ari_equals_that_of_scikit_learn():
     rng = np.random.default_rng(0)
     for _ in range(20):
