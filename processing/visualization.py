@@ -20,6 +20,7 @@ def draw_concept_tokens(
     cluster_ids: Any,
     grid_size: tuple[int, int],
     labels: Sequence[str] | None = None,
+    smooth: bool = False,
 ) -> Image.Image:
     """
     Draw the concept tokens of an image over it: every token's patches in one colour, white outlines between tokens,
@@ -33,6 +34,8 @@ def draw_concept_tokens(
         grid_size: (h, w) of the patches.
         labels: one string per token (token i is `labels[i]`), listed in a legend to the right of the picture. The
             font is PIL's own, which has Latin letters only; others appear as boxes.
+        smooth: for photographs, which are much finer than the grid: regions with curved outlines in place of squares.
+            Every patch keeps its colour at its centre.
 
     Returns:
         An RGB picture of the image's aspect ratio, enlarged where it is too small to be read, plus the legend.
@@ -48,7 +51,10 @@ def draw_concept_tokens(
     picture = _enlarge(_as_shown(image), grid_size)
     width, height = picture.size
     colors = token_colors(ids)
-    token_map = ids[_nearest(height, ids.shape[0])[:, None], _nearest(width, ids.shape[1])]
+    if smooth:
+        token_map = _smooth_map(ids, picture.size)
+    else:
+        token_map = ids[_nearest(height, ids.shape[0])[:, None], _nearest(width, ids.shape[1])]
 
     # The picture's own colours are muted below the overlay, or they would blend with the tokens' colours to others.
     muted = np.asarray(ImageEnhance.Color(picture).enhance(SATURATION), dtype=np.float32)
@@ -193,6 +199,20 @@ def _enlarge(picture: Image.Image, grid_size: tuple[int, int]) -> Image.Image:
 def _nearest(new: int, old: int) -> np.ndarray:
     """The source index, of `old`, of each of `new` pixels."""
     return ((np.arange(new) + 0.5) * old / new).astype(int)
+
+
+def _smooth_map(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The token of each pixel of a picture of `size` (width, height): the one whose mask (h, w), enlarged bilinearly and
+    blurred, is largest there. The blur is too small to take a patch's centre from it."""
+    blur = ImageFilter.GaussianBlur((0.3 * size[0] / ids.shape[1], 0.3 * size[1] / ids.shape[0]))
+    token_map = np.full(size[::-1], -1)
+    largest = np.full(size[::-1], -1, dtype=np.int16)
+    for token in np.unique(ids).tolist():
+        mask = Image.fromarray(np.where(ids == token, 255, 0).astype(np.uint8))
+        mask = np.asarray(mask.resize(size, Image.Resampling.BILINEAR).filter(blur))
+        is_larger = mask > largest
+        token_map[is_larger], largest[is_larger] = token, mask[is_larger]
+    return token_map
 
 
 def _palette() -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,5 @@
-"""Shows what a SeTok makes of pictures, and what a Setokim says about them, paints, edits and outlines.
+"""Shows the concept tokens of photographs, then what models of a drawn world make of its scenes: a SeTok names and paints
+them, and a Setokim describes, paints, edits and outlines.
 
 python -m training.demo [--image PATH ...] [--prompt "Draw: ..."] [--output out]
 """
@@ -10,33 +11,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import transformers
+from PIL import Image
 from transformers import HfArgumentParser
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor, contact_sheet
-from training.demo import conversation, tokens
+from training.demo import conversation, photographs, tokens
 from training.demo.knowledge import DATA_TASKS, Knowledge
-from training.demo.models import load_setok, load_setokim
+from training.demo.models import PHOTOGRAPHS, SCENES, SETOKIM, load_photograph_model, load_setok, load_setokim
 from training.demo.output import OutputFolder
+from training.demo.photographs import PhotographModel
 from training.demo.pictures import Picture, load_photographs, make_scenes, read_picture
-from training.demo.tokens import NAMED_FROM, Result, tokenize_and_paint
+from training.demo.tokens import measured_threshold, tokenize_and_paint
 
-SETOK_SHEET, SETOKIM_SHEET, KNOWLEDGE_FILE = "contact_sheet.png", "setokim.png", "what_the_models_know.txt"
+PHOTOGRAPH_SHEET, SCENE_SHEET, SETOKIM_SHEET = "photographs.png", "scenes.png", "setokim.png"
+KNOWLEDGE_FILE = "what_the_models_know.txt"
+PHOTOGRAPH, SCENE = "photograph", "scene"  # how the names of files begin
+DRAWN_WORLD = (
+    "What follows is about scenes of emoji: the language model here is small, and knows drawn scenes only. It is not "
+    "asked about photographs."
+)
 
 
 @dataclass
 class Arguments:
-    image: list[str] = field(
-        default_factory=list, metadata={"help": "your pictures, instead of test scenes and photographs"}
-    )
+    image: list[str] = field(default_factory=list, metadata={"help": "your photographs, instead of the packaged ones"})
     prompt: str = field(default=conversation.PROMPT, metadata={"help": "what to paint"})
     output: str = field(default="out", metadata={"help": "folder for the pictures drawn"})
+    photograph_model: str = field(
+        default=PHOTOGRAPHS, metadata={"help": "folder of a SeTok whose encoder knows photographs"}
+    )
     model: str = field(
-        default="model_cards/setok-emoji-tiny", metadata={"help": "folder of a trained SeTok and its image processor"}
+        default=SCENES, metadata={"help": "folder of a SeTok trained on scenes, and its image processor"}
     )
-    setokim: str = field(
-        default="model_cards/setokim-emoji-tiny", metadata={"help": "folder of a trained Setokim and its processor"}
-    )
+    setokim: str = field(default=SETOKIM, metadata={"help": "folder of a trained Setokim and its processor"})
     num_scenes: int = field(default=4, metadata={"help": "number of test scenes"})
 
 
@@ -45,72 +53,85 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     try:
         model, image_processor = load_setok(arguments.model)
-        if arguments.image:
-            pictures = [read_picture(path, image_processor) for path in arguments.image]
-        else:
-            pictures = make_scenes(arguments.num_scenes, image_processor.size["height"]) + load_photographs()
+        scenes = make_scenes(arguments.num_scenes, image_processor.size["height"])
+        pictures = [read_picture(path, image_processor) for path in arguments.image] or load_photographs()
         output = OutputFolder(Path(arguments.output))
     except (OSError, ValueError) as error:
         sys.exit(f"Error: {error}")
 
-    results, told = show_tokens(model, image_processor, pictures, output)
-    print(told)
+    told = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        print(f"{text}\n", flush=True)
+
+    try:
+        photograph_model = load_photograph_model(arguments.photograph_model)
+    except ValueError as error:
+        tell(f"No tokens of photographs: {error}")
+    else:
+        tell(show_photographs(photograph_model, pictures, output))
+    tell(DRAWN_WORLD)
+    tell(show_scenes(model, image_processor, scenes, output))
     knowledge = Knowledge.of(model.config)
     try:
         setokim, processor = load_setokim(arguments.setokim)
     except ValueError as error:
-        told_of_tasks = f"No captions, answers, paintings, edits and outlines: {error}"
+        tell(f"No captions, answers, paintings, edits and outlines: {error}")
     else:
         knowledge = Knowledge.of(setokim.config.vision_config)
-        about = results if arguments.image else []
-        told_of_tasks = show_tasks(setokim, processor, knowledge, about, arguments.prompt, output)
-    print(f"\n{told_of_tasks}")
-    pictures_written = output.names.copy()
-    output.file(KNOWLEDGE_FILE).write_text(
-        what_they_know(knowledge, pictures_written, f"{told}\n\n{told_of_tasks}"), encoding="utf-8"
-    )
-    print(f"\nWritten to {output.path}: {', '.join(output.names)}")
+        tell(show_tasks(setokim, processor, knowledge, arguments.prompt, output))
+    text = what_they_know(knowledge, output.names.copy(), "\n\n".join(told))
+    output.file(KNOWLEDGE_FILE).write_text(text, encoding="utf-8")
+    print(f"Written to {output.path}: {', '.join(output.names)}")
 
 
-def show_tokens(
-    model: SetokForPreTraining, image_processor: SetokImageProcessor, pictures: Sequence[Picture], output: OutputFolder
-) -> tuple[list[Result], str]:
-    """Writes a drawing of the tokens of each picture, and a sheet of all; also returns what is told about them."""
-    tokenize_and_paint(model, image_processor, pictures[0])  # the first call is slow and would spoil the times
-    results = [tokenize_and_paint(model, image_processor, picture) for picture in pictures]
+def show_photographs(model: PhotographModel, pictures: Sequence[Picture], output: OutputFolder) -> str:
+    """Writes a sheet of the tokens of all photographs, and a drawing of each; returns what is told about them."""
+    rows, told = zip(*(photographs.draw_row(model, picture) for picture in pictures), strict=True)
+    contact_sheet(rows).save(output.file(PHOTOGRAPH_SHEET))
+    _save(rows, [f"{PHOTOGRAPH}_{number}_{picture.name}" for number, picture in enumerate(pictures, start=1)], output)
+    return "\n".join(["Concept tokens of photographs", *told, photographs.NOTE])
+
+
+def show_scenes(
+    model: SetokForPreTraining, image_processor: SetokImageProcessor, scenes: Sequence[Picture], output: OutputFolder
+) -> str:
+    """Writes a sheet of the tokens of all scenes, and a drawing of each; returns what is told about them."""
+    if not scenes:
+        return "No scenes: --num_scenes is 0."
+    named_from = measured_threshold(model, image_processor)  # the first call is slow and would spoil the times
+    tokenize_and_paint(model, image_processor, scenes[0], named_from)
+    results = [tokenize_and_paint(model, image_processor, scene, named_from) for scene in scenes]
     rows = tokens.draw(results)
-    contact_sheet(rows).save(output.file(SETOK_SHEET))
-    for number, (row, picture) in enumerate(zip(rows, pictures, strict=True), start=1):
-        row.save(output.file(f"{number:02d}_{picture.name}.png"))
-
+    contact_sheet(rows).save(output.file(SCENE_SHEET))
+    _save(rows, [f"{SCENE}_{number}" for number in range(1, 1 + len(rows))], output)
     told = [*map(tokens.describe, results), tokens.summarize(results)]
-    if concepts := model.config.concept_names:
-        note = f"A token is named by its nearest concept where their cosine is at least {NAMED_FROM}."
-        if any(picture.scene is None for picture in pictures):
-            note += (
-                f"\nThe model knows {len(concepts)} concepts and no others: for a photograph, names are those of the "
-                "nearest ones, not the truth."
-            )
-        told.append(note)
-    return results, "\n\n".join(told)
+    if model.config.concept_names:
+        told.append(tokens.naming(named_from))
+    return "\n\n".join(told)
+
+
+def _save(rows: Sequence[Image.Image], names: Sequence[str], output: OutputFolder) -> None:
+    for row, name in zip(rows, names, strict=True):
+        row.save(output.file(f"{name}.png"))
 
 
 def show_tasks(
     model: SetokimForConditionalGeneration,
     processor: SetokimProcessor,
     knowledge: Knowledge,
-    results: Sequence[Result],
     prompt: str,
     output: OutputFolder,
 ) -> str:
-    """What the model says about the pictures of the results, by default about a test scene, and what it makes of the
-    prompt; writes a sheet with all pictures."""
-    exercises = [_exercise(result) for result in results]
-    exercises = exercises or [conversation.exercise_about_scene(processor.image_processor.size["height"])]
-    conversations = [conversation.work_through(exercise, model, processor) for exercise in exercises]
-    conversations.append(_painting(prompt, model, processor, knowledge))
+    """What the model says about a test scene and makes of the prompt; writes a sheet with all pictures."""
+    exercise = conversation.exercise_about_scene(processor.image_processor.size["height"])
+    conversations = [
+        conversation.work_through(exercise, model, processor),
+        _painting(prompt, model, processor, knowledge),
+    ]
     conversation.draw(conversations).save(output.file(SETOKIM_SHEET))
-    return "\n\n".join([*map(conversation.describe, conversations), *([conversation.CAVEAT] if results else [])])
+    return "\n\n".join(map(conversation.describe, conversations))
 
 
 def _painting(
@@ -123,11 +144,6 @@ def _painting(
     return conversation.paint(prompt, model, processor, knowledge)
 
 
-def _exercise(result: Result) -> conversation.Exercise:
-    picture = result.picture
-    return conversation.exercise_about_picture(picture.title, picture.image, tokens.likeliest_concept(result))
-
-
 def what_they_know(knowledge: Knowledge, files: Sequence[str], told: str) -> str:
     """The text of a file beside the pictures: what the models know, what the pictures show, and what was printed."""
     paragraphs = [f"WHAT THE MODELS KNOW\n\n{knowledge.listing()}", conversation.CAVEAT]
@@ -135,16 +151,29 @@ def what_they_know(knowledge: Knowledge, files: Sequence[str], told: str) -> str
         paragraphs.append("SENTENCES THAT THE SETOKIM UNDERSTANDS\nWhat stands between * can be another of its kind.")
         paragraphs += ["\n  ".join([f"{DATA_TASKS[task]}:", *forms]) for task, forms in knowledge.forms.items()]
     shown = [f"{name}: {_shown_in(name)}" for name in files]
-    paragraphs.append("\n".join(["WHAT THE PICTURES SHOW", *shown, "Small pictures are enlarged without smoothing."]))
+    paragraphs.append(
+        "\n".join(
+            [
+                "WHAT THE PICTURES SHOW",
+                *shown,
+                "Small pictures are enlarged without smoothing; photographs are shown in their own sharpness.",
+            ]
+        )
+    )
     wrapped = [textwrap.fill(line, 120) for paragraph in paragraphs for line in [*paragraph.splitlines(), ""]]
     return "\n".join([*wrapped, "WHAT WAS PRINTED", "", told, ""])
 
 
 def _shown_in(file: str) -> str:
+    if file.startswith(f"{PHOTOGRAPH}_"):
+        return "the photograph, its concept tokens, and those of things half as large"
+    if file.startswith(f"{SCENE}_"):
+        return "the scene, its concept tokens with their names, and what the SeTok paints from these tokens alone"
     return {
-        SETOK_SHEET: "all rows of the files with a number, below one another",
+        PHOTOGRAPH_SHEET: "all photographs below one another",
+        SCENE_SHEET: "all scenes below one another",
         SETOKIM_SHEET: "what the Setokim was asked and what it said, outlined, edited and painted",
-    }.get(file, "the picture, its concept tokens with their names, and what the SeTok paints from these tokens alone")
+    }[file]
 
 
 if __name__ == "__main__":

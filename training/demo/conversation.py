@@ -11,7 +11,7 @@ from PIL import Image
 from modeling_setok import SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import CAPTION_REQUEST, SEGMENT_REQUEST
 from processing import SetokimProcessor, contact_sheet, side_by_side
-from training.data import TASKS, SceneConfig, concept_names, make_scene
+from training.data import TASKS, SceneConfig, make_scene
 from training.data.emoji_scenes import language
 from training.data.emoji_scenes.tasks import QUESTIONS, Draw
 from training.demo import phrases
@@ -24,7 +24,7 @@ CAVEAT = (
     "A Setokim trained on scenes of emoji has never seen a photograph, nor any thing, question or instruction of "
     "another kind: what it says about other pictures, and paints, is guessed from the few words and things it knows."
 )
-INSTRUCTION = "Make the background blue."  # for pictures that are no scenes
+INSTRUCTION = "Make the background blue."
 MAX_ANSWER_TOKENS = 128
 NUM_PAINTINGS = 3  # of one sentence, each from another noise
 TILE = 512  # side in pixels at which pictures are shown
@@ -32,7 +32,7 @@ TILE = 512  # side in pixels at which pictures are shown
 
 @dataclass(frozen=True)
 class Exercise:
-    """What is asked about a picture. The truths are `None` where nobody knows them.
+    """What is asked about a picture, and what is true.
 
     Attributes:
         caption: the true one.
@@ -43,13 +43,13 @@ class Exercise:
 
     title: str
     picture: Image.Image
-    caption: str | None
-    questions: Sequence[tuple[str, str | None]]
+    caption: str
+    questions: Sequence[tuple[str, str]]
     expression: str
-    mask: np.ndarray | None
+    mask: np.ndarray
     source: Image.Image
     instruction: str
-    result: Image.Image | None
+    result: Image.Image
 
 
 @dataclass(frozen=True)
@@ -98,28 +98,6 @@ def exercise_about_scene(image_size: int) -> Exercise:
     )
 
 
-def exercise_about_picture(title: str, picture: Image.Image, concept: str) -> Exercise:
-    """For any picture; `concept` is the name of a thing that may be in it."""
-    picture = as_large_as_shown(picture)
-    thing = language.noun(concept) if concept in concept_names("full") else concept
-    questions = (
-        "How many objects are there in the picture?",
-        "What colour is the background?",
-        f"Is there {language.a(thing)} in the picture?",
-    )
-    return Exercise(
-        title=title,
-        picture=picture,
-        caption=None,
-        questions=[(question, None) for question in questions],
-        expression=f"the {thing}",
-        mask=None,
-        source=picture,
-        instruction=INSTRUCTION,
-        result=None,
-    )
-
-
 def as_large_as_shown(picture: Image.Image) -> Image.Image:
     """A copy with no more pixels than are shown: outlines of photographs of full size take minutes."""
     picture = picture.copy()
@@ -139,28 +117,25 @@ def work_through(
     ]
 
     mask = model.segment(processor, picture, exercise.expression)
-    outlined = f"a mask of {mask.mean():.0%} of the picture"
-    if exercise.mask is not None:
-        outlined += f", IoU with the true one {_overlap(mask, exercise.mask):.2f}"
+    overlap = _overlap(mask, exercise.mask)
+    outlined = f"a mask of {mask.mean():.0%} of the picture, IoU with the true one {overlap:.2f}"
     outlined = Reply(SEGMENT_REQUEST.format(exercise.expression), outlined)
 
     edited = model.edit_image(processor, exercise.source, exercise.instruction)
-    changed = f"a picture that differs from the one before by {_difference(edited, exercise.source):.0%}"
-    if exercise.result is not None:
-        changed = (
-            f"a picture that differs from the true one by {_difference(edited, exercise.result):.0%} "
-            f"(before the edit: {_difference(exercise.source, exercise.result):.0%})"
-        )
+    changed = (
+        f"a picture that differs from the true one by {_difference(edited, exercise.result):.0%} "
+        f"(before the edit: {_difference(exercise.source, exercise.result):.0%})"
+    )
     changed = Reply(exercise.instruction, changed)
 
-    pictures = [(picture, "\n".join(reply.caption for reply in told)), (outline(picture, mask, TILE), outlined.caption)]
-    if exercise.mask is not None:
-        pictures.append((outline(picture, exercise.mask, TILE), "the true mask"))
-    if exercise.source is not picture:
-        pictures.append((exercise.source, "before the edit"))
-    pictures.append((edited, changed.caption))
-    if exercise.result is not None:
-        pictures.append((exercise.result, "the true result"))
+    pictures = [
+        (picture, "\n".join(reply.caption for reply in told)),
+        (outline(picture, mask, TILE), outlined.caption),
+        (outline(picture, exercise.mask, TILE), "the true mask"),
+        (exercise.source, "before the edit"),
+        (edited, changed.caption),
+        (exercise.result, "the true result"),
+    ]
     return Conversation(exercise.title, [*told, outlined, changed], pictures)
 
 

@@ -6,7 +6,13 @@ from transformers import AutoConfig, PreTrainedModel
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor
+from training.demo.photographs import PhotographModel
 
+# Which models the demo and its page show: a SeTok of photographs, whose encoder others publish, one of scenes, a Setokim
+PHOTOGRAPHS = "build/hub/setok-dinov2-small"
+SCENES = "model_cards/setok-emoji-tiny"
+SETOKIM = "model_cards/setokim-emoji-tiny"
+MAKE_PHOTOGRAPHS = "`make demo` downloads its encoder (90 MB) and assembles it"
 TRAIN_SETOK = "python training/train_setok.py training/recipes/setok_emoji_tiny.yaml"
 TRAIN_SETOKIM = """
   python training/pretrain_setokim.py training/recipes/setokim_emoji_tiny_pretrain.yaml
@@ -19,6 +25,17 @@ TRAIN_SETOKIM = """
 def load_setok(folder: str) -> tuple[SetokForPreTraining, SetokImageProcessor]:
     """A trained model and its image processor; `ValueError` says what the folder lacks and how to train one."""
     return _load(folder, "SeTok", SetokForPreTraining, SetokImageProcessor, TRAIN_SETOK)
+
+
+def load_photograph_model(folder: str) -> PhotographModel:
+    """A SeTok whose encoder knows photographs; `ValueError` says what the folder lacks and how to make it."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no SeTok of photographs in {folder!r}: {MAKE_PHOTOGRAPHS}.")
+    model, image_processor = load_setok(folder)
+    try:
+        return PhotographModel(model, image_processor)
+    except ValueError as error:
+        raise ValueError(f"{folder!r} holds no SeTok of photographs: {error}.") from error
 
 
 def load_setokim(folder: str) -> tuple[SetokimForConditionalGeneration, SetokimProcessor]:

@@ -21,7 +21,6 @@ MAX_BYTES = 64 * 2**20  # of a file
 MAX_PIXELS, MAX_JPEG_PIXELS = 25_000_000, 110_000_000
 MAX_SIDE = 2**16 - 1  # each row takes bytes of its own
 MAX_SECONDS = 20  # of decoding: a file may hold the same picture many thousand times
-PHOTOGRAPHS = ("astronaut", "coffee")  # two of those inside scikit-image's package: nothing is downloaded
 
 
 @dataclass(frozen=True)
@@ -39,23 +38,25 @@ class Picture:
         return f"test scene of {count(len(self.scene.names), 'object')}"
 
 
-def make_scenes(number: int, image_size: int) -> list[Picture]:
-    """Scenes of the test split, which no training sees, from the least to the largest number of objects."""
+def make_scenes(number: int, image_size: int, split: str = "test") -> list[Picture]:
+    """Scenes of a split, by default of one that no training sees, from the least to the largest number of objects."""
     if number < 0:
         raise ValueError(f"The number of scenes cannot be negative, got {number}.")
     pictures = []
     numbers = np.linspace(SceneConfig.min_objects, SceneConfig.max_objects, number).round().astype(int).tolist()
     for index, num_objects in enumerate(numbers):
         config = SceneConfig(image_size=image_size, min_objects=num_objects, max_objects=num_objects)
-        scene = make_scene("test", index, config)
+        scene = make_scene(split, index, config)
         pictures.append(Picture("scene", Image.fromarray(scene.image), scene))
     return pictures
 
 
 def load_photographs() -> list[Picture]:
+    """Three of those inside scikit-image's package: nothing is downloaded."""
     from skimage import data
 
-    return [Picture(name, Image.fromarray(getattr(data, name)())) for name in PHOTOGRAPHS]
+    photographs = {"astronaut": data.astronaut(), "motorcycle": data.stereo_motorcycle()[0], "cat": data.chelsea()}
+    return [Picture(name, Image.fromarray(pixels)) for name, pixels in photographs.items()]
 
 
 def read_picture(path: str, image_processor: SetokImageProcessor) -> Picture:
@@ -131,5 +132,5 @@ def outline(image: Image.Image, mask: np.ndarray, side: int) -> Image.Image:
     return draw_mask(image, mask.repeat(factor, 0).repeat(factor, 1))
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"

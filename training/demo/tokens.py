@@ -11,12 +11,14 @@ from torch import Tensor
 
 from modeling_setok import SetokForPreTraining
 from processing import SetokImageProcessor, draw_concept_tokens, side_by_side
-from training.demo.pictures import Picture, centred, count, enlarge
+from training.data import Scene
+from training.demo.pictures import Picture, centred, count, enlarge, make_scenes
 from training.evaluation.metrics import PeakSignalNoiseRatio, patch_labels
 
 SHOWN_WIDTH, SHOWN_HEIGHT = 512, 1024  # largest size in pixels at which pictures are shown; one width makes columns
 NUM_NEAREST = 3  # concepts listed for a token
-NAMED_FROM = 0.6  # cosine from which the nearest concept is a token's name
+RIGHT = 0.95  # of the names that are given; see `calibrated_threshold`
+NUM_SCENES, BATCH_SIZE = 40, 8  # from which the threshold is measured
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Result:
         cluster_ids: (h * w,) int64, the token of each patch.
         grid_size: (h, w) of the patches.
         nearest: for each token the nearest concepts that the model knows, (name, cosine), best first.
+        named_from: cosine from which the nearest concept is a token's name.
         reconstruction: the picture as painted, S x S pixels.
         psnr: dB, from the original in that size; 8-bit pictures, pixels in [0, 1].
         tokenize_ms, paint_ms: time of the model alone, without reading and resizing.
@@ -36,6 +39,7 @@ class Result:
     cluster_ids: np.ndarray
     grid_size: tuple[int, int]
     nearest: list[list[tuple[str, float]]]
+    named_from: float
     reconstruction: Image.Image
     psnr: float
     tokenize_ms: float
@@ -45,10 +49,17 @@ class Result:
     def num_tokens(self) -> int:
         return len(self.nearest)
 
+    @property
+    def names(self) -> list[str]:
+        """Of each token, "-" for one without a name."""
+        return [token_name(nearest, self.named_from) or "-" for nearest in self.nearest]
+
 
 @torch.no_grad()
-def tokenize_and_paint(model: SetokForPreTraining, image_processor: SetokImageProcessor, picture: Picture) -> Result:
-    """Runs the model on one picture."""
+def tokenize_and_paint(
+    model: SetokForPreTraining, image_processor: SetokImageProcessor, picture: Picture, named_from: float
+) -> Result:
+    """Runs the model on one picture; `named_from` is a cosine, as `calibrated_threshold` finds it."""
     pixel_values = image_processor(picture.image, return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
 
     # Either time ends with a copy to the CPU, which waits for an accelerator to be done.
@@ -68,6 +79,7 @@ def tokenize_and_paint(model: SetokForPreTraining, image_processor: SetokImagePr
         cluster_ids=cluster_ids,
         grid_size=tuple(outputs.grid_size),
         nearest=nearest_concepts(model, outputs.last_hidden_state[0]),
+        named_from=named_from,
         reconstruction=reconstruction,
         psnr=psnr,
         tokenize_ms=1000 * (tokenized - start),
@@ -88,19 +100,48 @@ def nearest_concepts(model: SetokForPreTraining, tokens: Tensor) -> list[list[tu
     ]
 
 
-def token_name(nearest: Sequence[tuple[str, float]]) -> str | None:
-    """The name of a token: the nearest concept if its cosine is at least `NAMED_FROM`, otherwise `None`.
+def token_name(nearest: Sequence[tuple[str, float]], named_from: float) -> str | None:
+    """The name of a token: the nearest concept if its cosine is at least `named_from`, otherwise `None`.
 
     Training draws the mean of an image's tokens to the names of its objects; nothing ever names the background. So
     each token has a nearest name, but one that shows no object is near to none: the cosine is typically 0.1 to 0.4
     on empty background and 0.7 to 0.9 on objects. Their softmax would not tell: it only compares names with names.
     """
-    return nearest[0][0] if nearest and nearest[0][1] >= NAMED_FROM else None
+    return nearest[0][0] if nearest and nearest[0][1] >= named_from else None
 
 
-def likeliest_concept(result: Result) -> str:
-    """The name that is nearest to any of the tokens, "object" where the model knows no names."""
-    return max((token[0] for token in result.nearest if token), key=lambda concept: concept[1], default=("object",))[0]
+@torch.no_grad()
+def calibrated_threshold(
+    model: SetokForPreTraining, image_processor: SetokImageProcessor, scenes: Sequence[Picture]
+) -> float:
+    """The least cosine from which `RIGHT` of the names of tokens are right on these scenes: of the thing that most of
+    the token lies on. 1, which names nothing, where the model is never so sure, or knows no names."""
+    cosines, right = [], []
+    for start in range(0, len(scenes) if model.config.concept_names else 0, BATCH_SIZE):
+        batch = scenes[start : start + BATCH_SIZE]
+        pixel_values = image_processor([picture.image for picture in batch], return_tensors="pt")["pixel_values"]
+        outputs = model.setok(pixel_values.to(model.device, model.dtype))
+        for row, picture in enumerate(batch):
+            lies_on = true_names(picture.scene, outputs.cluster_ids[row].cpu().numpy(), tuple(outputs.grid_size))
+            nearest = nearest_concepts(model, outputs.last_hidden_state[row, : len(lies_on)])
+            cosines += [token[0][1] for token in nearest]
+            right += [token[0][0] == name for token, name in zip(nearest, lies_on, strict=True)]
+    order = np.argsort(cosines)[::-1]
+    share = np.cumsum(np.array(right, dtype=int)[order]) / np.arange(1, len(order) + 1)
+    sure = np.flatnonzero(share >= RIGHT)
+    return float(cosines[order[sure[-1]]]) if len(sure) else 1.0
+
+
+def measured_threshold(model: SetokForPreTraining, image_processor: SetokImageProcessor) -> float:
+    """`calibrated_threshold` on validation scenes."""
+    scenes = make_scenes(NUM_SCENES, image_processor.size["height"], "validation")
+    return calibrated_threshold(model, image_processor, scenes)
+
+
+def true_names(scene: Scene, cluster_ids: np.ndarray, grid_size: tuple[int, int]) -> list[str]:
+    """For each token the thing, or "background", on which most of it lies."""
+    truth, names = patch_labels(scene.masks, grid_size), ["background", *scene.names]
+    return [names[np.bincount(truth[cluster_ids == token]).argmax()] for token in range(cluster_ids.max() + 1)]
 
 
 def draw(results: Sequence[Result]) -> list[Image.Image]:
@@ -112,8 +153,6 @@ def draw(results: Sequence[Result]) -> list[Image.Image]:
     rows = []
     for result, original, overlay in zip(results, originals, overlays, strict=True):
         tokens = count(result.num_tokens, "concept token")
-        if result.picture.scene is None and any(map(token_name, result.nearest)):
-            tokens += " (names: the nearest that it knows)"
         painted = result.reconstruction.resize(original.size, Image.Resampling.NEAREST)  # its own pixels, no blur
         pictures = [
             centred(original, SHOWN_WIDTH, original.height),
@@ -126,8 +165,7 @@ def draw(results: Sequence[Result]) -> list[Image.Image]:
 
 def draw_tokens(result: Result) -> Image.Image:
     """The picture with its concept tokens, and their names beside it."""
-    names = [token_name(nearest) or "-" for nearest in result.nearest]
-    return draw_concept_tokens(_as_shown(result.picture.image), result.cluster_ids, result.grid_size, names)
+    return draw_concept_tokens(_as_shown(result.picture.image), result.cluster_ids, result.grid_size, result.names)
 
 
 def _as_shown(image: Image.Image) -> Image.Image:
@@ -137,9 +175,8 @@ def _as_shown(image: Image.Image) -> Image.Image:
 
 
 def describe(result: Result) -> str:
-    """A heading, the figures, and a table of the tokens."""
-    scene = result.picture.scene
-    heading = result.picture.title if scene is None else f"{result.picture.title}: {', '.join(scene.names)}"
+    """Of a scene: a heading, the figures, and a table of the tokens."""
+    heading = f"{result.picture.title}: {', '.join(result.picture.scene.names)}"
     return f"{heading}\n{figures(result)}\n{format_columns(token_columns(result))}"
 
 
@@ -156,9 +193,8 @@ def token_columns(result: Result) -> dict[str, list[str]]:
     scene, ids, tokens = result.picture.scene, result.cluster_ids, range(result.num_tokens)
     columns = {"token": [f"{token}" for token in tokens], "patches": [f"{(ids == token).sum()}" for token in tokens]}
     if scene is not None:
-        truth, names = patch_labels(scene.masks, result.grid_size), ["background", *scene.names]
-        columns["lies on"] = [names[np.bincount(truth[ids == token]).argmax()] for token in tokens]
-    columns["name"] = [token_name(nearest) or "-" for nearest in result.nearest]
+        columns["lies on"] = true_names(scene, ids, result.grid_size)
+    columns["name"] = result.names
     columns["nearest concepts (cosine)"] = [
         ", ".join(f"{name} {cosine:.2f}" for name, cosine in nearest) for nearest in result.nearest
     ]
@@ -166,12 +202,10 @@ def token_columns(result: Result) -> dict[str, list[str]]:
 
 
 def summarize(results: Sequence[Result]) -> str:
-    """A table with a line per picture."""
+    """A table with a line per scene."""
     columns = {
         "picture": [result.picture.title for result in results],
-        "objects": [
-            "-" if result.picture.scene is None else f"{len(result.picture.scene.names)}" for result in results
-        ],
+        "objects": [f"{len(result.picture.scene.names)}" for result in results],
         "tokens": [f"{result.num_tokens}" for result in results],
         "PSNR, dB": [f"{result.psnr:.1f}" for result in results],
         "tokenise, ms": [f"{result.tokenize_ms:.0f}" for result in results],
@@ -189,3 +223,11 @@ def format_columns(columns: dict[str, list[str]]) -> str:
         cells = [cell.ljust(width) if is_text else cell.rjust(width) for cell in [title, *cells]]
         lines = [f"{line}  {cell}" for line, cell in zip(lines, cells, strict=True)]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def naming(named_from: float) -> str:
+    """From where on a token gets a name."""
+    return (
+        f"A token is named by its nearest concept where their cosine is at least {named_from:.2f}: so {RIGHT:.0%} of the "
+        "names are right on validation scenes."
+    )
