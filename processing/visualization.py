@@ -202,8 +202,8 @@ def _nearest(new: int, old: int) -> np.ndarray:
 
 
 def _smooth_map(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The token of each pixel of a picture of `size` (width, height): the one whose mask (h, w), enlarged bilinearly and
-    blurred, is largest there. The blur is too small to take a patch's centre from it."""
+    """The token of each pixel of a picture of `size` (width, height): the one whose mask (h, w), enlarged bilinearly
+    and blurred, is largest there. The blur is too small to take a patch's centre from it."""
     blur = ImageFilter.GaussianBlur((0.3 * size[0] / ids.shape[1], 0.3 * size[1] / ids.shape[0]))
     token_map = np.full(size[::-1], -1)
     largest = np.full(size[::-1], -1, dtype=np.int16)

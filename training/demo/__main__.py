@@ -1,5 +1,5 @@
-"""Shows the concept tokens of photographs, then what models of a drawn world make of its scenes: a SeTok names and paints
-them, and a Setokim describes, paints, edits and outlines.
+"""Shows the concept tokens of photographs, then what models of a drawn world make of its scenes: a SeTok names and
+paints them, and a Setokim describes, paints, edits and outlines.
 
 python -m training.demo [--image PATH ...] [--prompt "Draw: ..."] [--output out]
 """
@@ -41,9 +41,7 @@ class Arguments:
     photograph_model: str = field(
         default=PHOTOGRAPHS, metadata={"help": "folder of a SeTok whose encoder knows photographs"}
     )
-    model: str = field(
-        default=SCENES, metadata={"help": "folder of a SeTok trained on scenes, and its image processor"}
-    )
+    model: str = field(default=SCENES, metadata={"help": "folder of a SeTok of drawn scenes"})
     setokim: str = field(default=SETOKIM, metadata={"help": "folder of a trained Setokim and its processor"})
     num_scenes: int = field(default=4, metadata={"help": "number of test scenes"})
 
@@ -100,8 +98,8 @@ def show_scenes(
     """Writes a sheet of the tokens of all scenes, and a drawing of each; returns what is told about them."""
     if not scenes:
         return "No scenes: --num_scenes is 0."
-    named_from = measured_threshold(model, image_processor)  # the first call is slow and would spoil the times
-    tokenize_and_paint(model, image_processor, scenes[0], named_from)
+    named_from = measured_threshold(model, image_processor)
+    tokenize_and_paint(model, image_processor, scenes[0], named_from)  # the first painting is slow
     results = [tokenize_and_paint(model, image_processor, scene, named_from) for scene in scenes]
     rows = tokens.draw(results)
     contact_sheet(rows).save(output.file(SCENE_SHEET))
@@ -156,7 +154,7 @@ def what_they_know(knowledge: Knowledge, files: Sequence[str], told: str) -> str
             [
                 "WHAT THE PICTURES SHOW",
                 *shown,
-                "Small pictures are enlarged without smoothing; photographs are shown in their own sharpness.",
+                "Drawn pictures are enlarged without smoothing.",
             ]
         )
     )

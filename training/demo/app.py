@@ -1,6 +1,7 @@
-"""A page to try SeTok and Setokim in a browser: tokenise, ask, paint, edit, segment.
+"""A page to try SeTok and Setokim in a browser: photographs, tokenise, ask, paint, edit, segment.
 
-python -m training.demo.app [--setok DIR_OR_ID] [--setokim DIR_OR_ID] [--host 127.0.0.1] [--port 7860] [--device cpu]
+python -m training.demo.app [--photograph_model DIR] [--setok DIR_OR_ID] [--setokim DIR_OR_ID] [--host 127.0.0.1]
+    [--port 7860] [--device cpu]
 
 What users send is looked at by `door.py` before gradio gets it; `uploads.py` keeps their pictures, for an hour.
 """
@@ -26,9 +27,18 @@ from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor
 from training.demo.conversation import CAVEAT
 from training.demo.door import Door
-from training.demo.models import load_setok, load_setokim
-from training.demo.pictures import MAX_BYTES
-from training.demo.tabs import ask_tab, edit_tab, paint_tab, segment_tab, tokenise_tab
+from training.demo.models import (
+    MAKE_PHOTOGRAPHS,
+    PHOTOGRAPHS,
+    SCENES,
+    SETOKIM,
+    load_photograph_model,
+    load_setok,
+    load_setokim,
+)
+from training.demo.photographs import PhotographModel
+from training.demo.pictures import MAX_BYTES, load_photographs
+from training.demo.tabs import ask_tab, edit_tab, paint_tab, photograph_tab, segment_tab, tokenise_tab
 from training.demo.uploads import UploadFolder
 from training.demo.workbench import TIME_LIMIT, Workbench
 from training.evaluation.report import choose_device
@@ -37,6 +47,7 @@ TITLE = "SeTok and Setokim"
 INTRODUCTION = (
     f"# {TITLE}\nAn image as a few concept tokens, and a language model that reads and writes them.\n\n*{CAVEAT}*"
 )
+WITHOUT_PHOTOGRAPHS = f"There is no tab of photographs, because its model is not there: {MAKE_PHOTOGRAPHS}."
 CSS = """
 /* the models' pictures are of few pixels: they are shown as large as their place, below its label and buttons */
 .picture img {width: 100%; height: 100%; object-fit: contain; box-sizing: border-box; padding-top: 28px}
@@ -61,15 +72,20 @@ def build_app(
     setokim: SetokimForConditionalGeneration,
     processor: SetokimProcessor,
     time_limit: float = TIME_LIMIT,
+    photograph_model: PhotographModel | None = None,
 ) -> gr.Blocks:
-    """The page, ready for `serve`. Each tab opens with an example and its result, which the models give here and now.
-    One call of the models runs at a time, the others wait in a queue; after `time_limit` seconds it is given up."""
+    """The page, ready for `serve`; the tab of photographs is there where its model is. Each tab opens with an example
+    and its result, which the models give here and now. One call of the models runs at a time, the others wait in a
+    queue; after `time_limit` seconds it is given up."""
     if not 0 < time_limit <= threading.TIMEOUT_MAX:
         raise ValueError(f"time_limit must be a positive number of seconds, got {time_limit}.")
-    bench = Workbench(setok, image_processor, setokim, processor, time_limit)
+    bench = Workbench(setok, image_processor, setokim, processor, time_limit, photograph_model)
     image_size = processor.image_processor.size["height"]
     with gr.Blocks(title=TITLE, analytics_enabled=False) as app:
-        gr.Markdown(INTRODUCTION)
+        gr.Markdown(INTRODUCTION if photograph_model else f"{INTRODUCTION}\n\n{WITHOUT_PHOTOGRAPHS}")
+        if photograph_model:
+            with gr.Tab("Photograph"):
+                photograph_tab(bench)
         with gr.Tab("Tokenise"):
             tokenise_tab(bench, image_size)
         with gr.Tab("Ask"):
@@ -128,8 +144,11 @@ def local_folder(name: str) -> str:
 
 @dataclass
 class Arguments:
-    setok: str = field(default="model_cards/setok-emoji-tiny", metadata={"help": "folder or Hub id of a SeTok"})
-    setokim: str = field(default="model_cards/setokim-emoji-tiny", metadata={"help": "folder or Hub id of a Setokim"})
+    photograph_model: str = field(
+        default=PHOTOGRAPHS, metadata={"help": "folder of a SeTok whose encoder knows photographs"}
+    )
+    setok: str = field(default=SCENES, metadata={"help": "folder or Hub id of a SeTok"})
+    setokim: str = field(default=SETOKIM, metadata={"help": "folder or Hub id of a Setokim"})
     host: str = field(default="127.0.0.1", metadata={"help": "0.0.0.0: for all who can reach this machine"})
     names: list[str] = field(
         default_factory=list,
@@ -155,7 +174,15 @@ def main() -> None:
         try:
             setok, image_processor = load_setok(local_folder(arguments.setok))
             setokim, processor = load_setokim(local_folder(arguments.setokim))
-            app = build_app(setok.to(device), image_processor, setokim.to(device), processor, arguments.time_limit)
+            photograph_model = None
+            if Path(arguments.photograph_model).is_dir():
+                photograph_model = load_photograph_model(arguments.photograph_model)
+                photograph_model.model.to(device)
+                photograph_model = photograph_model.with_scales_of(load_photographs())
+            else:
+                print(WITHOUT_PHOTOGRAPHS, flush=True)
+            parts = setok.to(device), image_processor, setokim.to(device), processor
+            app = build_app(*parts, arguments.time_limit, photograph_model)
             uploads = UploadFolder(folder)
             uploads.clear_regularly()
             address = serve(app, arguments.host, arguments.port, arguments.names, uploads)

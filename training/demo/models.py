@@ -8,7 +8,7 @@ from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor
 from training.demo.photographs import PhotographModel
 
-# Which models the demo and its page show: a SeTok of photographs, whose encoder others publish, one of scenes, a Setokim
+# Which models the demo and its page show: a SeTok of photographs, one of drawn scenes, and a Setokim of the same
 PHOTOGRAPHS = "build/hub/setok-dinov2-small"
 SCENES = "model_cards/setok-emoji-tiny"
 SETOKIM = "model_cards/setokim-emoji-tiny"

@@ -1,4 +1,4 @@
-"""What a SeTok around an encoder of photographs makes of them: its concept tokens, over the picture in its own sharpness.
+"""What a SeTok around an encoder of photographs makes of them: concept tokens, over the picture in its own sharpness.
 
 No names and no painting: the shipped models have learned both from drawings. What is a thing of its own they need not
 learn: the clustering has no parameters, and the encoder has seen photographs.
@@ -6,7 +6,7 @@ learn: the clustering has no parameters, and the encoder has seen photographs.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -67,25 +67,27 @@ class PhotographModel:
     """A SeTok, and what photographs need beside it. Nothing of it changes when it is used.
 
     Attributes:
-        own_layer: number of the hidden state of the encoder that the model clusters, which its saved S belongs to.
-        scales: S of other layers, as measured by `measure_scales`; where there is none, a picture's own.
+        scales: S of layers that are not the model's own; where there is none, a picture's own S.
     """
 
     model: SetokForPreTraining
     image_processor: SetokImageProcessor
-    own_layer: int = field(init=False)
-    scales: dict[int, float] = field(default_factory=dict, init=False)
+    scales: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        config = self.model.config
-        encoder, chosen = config.vision_config, config.vision_feature_layer
+        encoder = self.model.config.vision_config
         if not all(isinstance(getattr(encoder, name, None), int) for name in ("image_size", "patch_size")):
             raise ValueError(
-                f"photographs need an encoder of one image_size and patch_size, such as DINOv2, and {encoder.model_type} "
-                "is none"
+                "photographs need an encoder of one image_size and patch_size, such as DINOv2, and "
+                f"{encoder.model_type} is none"
             )
+
+    @property
+    def own_layer(self) -> int:
+        """Number of the hidden state of the encoder that the model clusters, to which its saved S belongs."""
+        chosen = self.model.config.vision_feature_layer
         last = chosen[-1] if isinstance(chosen, list) else chosen
-        object.__setattr__(self, "own_layer", last % (encoder.num_hidden_layers + 1))
+        return last % (self.model.config.vision_config.num_hidden_layers + 1)
 
     @property
     def layers(self) -> list[int]:
@@ -112,13 +114,20 @@ class PhotographModel:
         _, patches, grid_size = encode_patches(setok.vision_encoder, config, pixel_values)
         return Patches(dict(zip(layers, patches.split(clustered_dim_of(config), dim=-1), strict=True)), grid_size)
 
-    def measure_scales(self, photographs: Sequence[Picture]) -> None:
-        """Takes the mean S of these photographs for all layers but the model's own, which knows its S."""
+    def with_scales_of(self, photographs: Sequence[Picture]) -> "PhotographModel":
+        """The same with the mean S of these photographs for all layers but the model's own, which knows its S."""
         others = [layer for layer in self.layers if layer != self.own_layer]
-        encoded = [self.encode(picture.image, others) for picture in photographs]
-        for layer in others:
-            scales = [feature_scale(*unit_directions(patches.layers[layer])) for patches in encoded]
-            self.scales[layer] = float(torch.cat(scales).mean())
+        encoded = [self.encode(picture.image, others).layers for picture in photographs]
+        scales = {
+            layer: [float(feature_scale(*unit_directions(patches[layer]))) for patches in encoded] for layer in others
+        }
+        return replace(self, scales={layer: sum(own) / len(own) for layer, own in scales.items()})
+
+    def scale_of(self, layer: int) -> float | None:
+        """S of a layer; `None` where it is each picture's own."""
+        if layer == self.own_layer:
+            return float(self.model.setok.token_clustering.feature_scale) or None
+        return self.scales.get(layer)
 
     @torch.no_grad()
     def cluster(self, patches: Patches, num_neighbors: int | None = None, layer: int | None = None) -> Tokens:
@@ -136,7 +145,7 @@ class PhotographModel:
             num_neighbors=patches.num_neighbors if num_neighbors is None else num_neighbors,
             criterion=config.criterion,
             threshold=config.threshold,
-            scale=clustering.feature_scale if layer == self.own_layer else self.scales.get(layer),
+            scale=self.scale_of(layer),
             assignment=config.assignment,
             max_tokens=config.max_tokens,
         )
@@ -158,6 +167,15 @@ def draw_row(photographs: PhotographModel, picture: Picture) -> tuple[Image.Imag
     told_finer = f"finer (K = {finer_neighbors} instead of {patches.num_neighbors}): {finer.number}"
     row = side_by_side([original, *drawn], [picture.title, tokens.counts, told_finer])
     return row, f"  {picture.title}: {tokens.counts}; {told_finer}"
+
+
+def told_of_scale(photographs: PhotographModel, layer: int) -> str:
+    """Where S of this layer, to which distances are relative, comes from."""
+    scale = photographs.scale_of(layer)
+    if scale is None:
+        return f"Clustered: layer {layer}, with S, the scale of distances, of this picture alone."
+    measured = "which the model was calibrated to" if layer == photographs.own_layer else "the mean of the examples'"
+    return f"Clustered: layer {layer}, with S, the scale of distances, {scale:.2f}, {measured}."
 
 
 def _as_shown(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The five tabs of the page (`app.py`): what is filled in, what is shown, and what the model knows.
+"""The tabs of the page (`app.py`): what is filled in, what is shown, and what the model knows.
 
 Each opens with an example and its result, which the models give while the page is built.
 """
@@ -18,11 +18,46 @@ from training.data import EmojiScenes, SceneConfig
 from training.data.emoji_scenes import language
 from training.demo.conversation import INSTRUCTION, PROMPT
 from training.demo.knowledge import DATA_TASKS, Knowledge
-from training.demo.tokens import NAMED_FROM
-from training.demo.workbench import GUIDANCE, LARGEST_SEED, TEMPERATURE, TIME_LIMIT, Workbench
+from training.demo.photographs import NOTE
+from training.demo.pictures import load_photographs
+from training.demo.tokens import naming
+from training.demo.workbench import GUIDANCE, LARGEST_SEED, NEIGHBORS, TEMPERATURE, TIME_LIMIT, Workbench
 
 EXAMPLE_SCENES = (1, 2, 3)  # of the test split, which no training sees
 LONGEST_EXAMPLE = 60  # letters; gradio cuts longer ones off
+
+
+def photograph_tab(bench: Workbench) -> None:
+    """The tokens of a photograph, of any granularity and of any layer of the encoder."""
+    model, examples = bench.photograph_model, [picture.image for picture in load_photographs()]
+    gr.Markdown(f"An image as a few concept tokens: each coloured region becomes one. {NOTE}")
+    layers = [
+        (f"{layer} (the model's own)" if layer == model.own_layer else f"{layer}", layer) for layer in model.layers
+    ]
+    with gr.Row():
+        with gr.Column(scale=2):
+            picture = _input_picture("Photograph", value=examples[0])
+            granularity = gr.Slider(
+                *NEIGHBORS,
+                model.encode(examples[0]).num_neighbors,
+                step=1,
+                label="Granularity: smallest object in patches (K)",
+                info="Fewer patches, more tokens.",
+            )
+            layer = gr.Radio(
+                layers,
+                value=model.own_layer,
+                label="Layer of the encoder to cluster",
+                info="Early layers see colours and textures, late ones things.",
+            )
+            button = gr.Button("Tokenise the photograph", variant="primary")
+            clickable = gr.Examples(examples, picture)
+        inputs = [picture, granularity, layer]
+        first_drawn, first_note = bench.photograph(*(component.value for component in inputs))
+        with gr.Column(scale=5):
+            note, drawn = _note(first_note), _output_picture("Its tokens", first_drawn, height=640)
+    triggers = [button.click, granularity.release, layer.input]
+    _connect(bench, bench.photograph, inputs, [drawn, note], triggers, clickable)
 
 
 def tokenise_tab(bench: Workbench, image_size: int) -> None:
@@ -30,8 +65,8 @@ def tokenise_tab(bench: Workbench, image_size: int) -> None:
     knowledge = Knowledge.of(bench.setok.config)
     if knowledge.things:
         gr.Markdown(
-            f"A token is named by its nearest concept where their cosine is at least {NAMED_FROM}: "
-            f"the model knows {len(knowledge.things)} concepts and no others."
+            f"{naming(bench.named_from)} The model knows {len(knowledge.things)} concepts and no others, and has "
+            "learned them from drawings."
         )
     _what_it_knows(knowledge)
     pictures = [images[0] for images, _ in _example_rows("concepts", image_size)]
@@ -156,13 +191,13 @@ def _input_picture(label: str = "Picture", value: Image.Image | None = None) -> 
     return gr.Image(value, label=label, sources=sources, format="png", height=300, elem_classes="picture")
 
 
-def _output_picture(label: str, value: Image.Image | None, scale: int = 1) -> gr.Image:
+def _output_picture(label: str, value: Image.Image | None, scale: int = 1, height: int = 380) -> gr.Image:
     return gr.Image(
         value,
         label=label,
         interactive=False,
         format="png",
-        height=380,
+        height=height,
         scale=scale,
         buttons=["download", "fullscreen"],
         elem_classes="picture",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
 from modeling_setok import SetokForPreTraining
 from processing import SetokImageProcessor, draw_concept_tokens, side_by_side
@@ -18,6 +19,7 @@ from training.evaluation.metrics import PeakSignalNoiseRatio, patch_labels
 SHOWN_WIDTH, SHOWN_HEIGHT = 512, 1024  # largest size in pixels at which pictures are shown; one width makes columns
 NUM_NEAREST = 3  # concepts listed for a token
 RIGHT = 0.95  # of the names that are given; see `calibrated_threshold`
+COVERED = 0.25  # of a token by the thing of its name; what touches a thing's edge is rarely more than half of it
 NUM_SCENES, BATCH_SIZE = 40, 8  # from which the threshold is measured
 
 
@@ -114,18 +116,22 @@ def token_name(nearest: Sequence[tuple[str, float]], named_from: float) -> str |
 def calibrated_threshold(
     model: SetokForPreTraining, image_processor: SetokImageProcessor, scenes: Sequence[Picture]
 ) -> float:
-    """The least cosine from which `RIGHT` of the names of tokens are right on these scenes: of the thing that most of
-    the token lies on. 1, which names nothing, where the model is never so sure, or knows no names."""
+    """The least cosine from which `RIGHT` of the names of tokens are right on these scenes: of a thing that covers
+    `COVERED` of the token. 1, which names nothing, where the model is never so sure, or knows no names."""
     cosines, right = [], []
     for start in range(0, len(scenes) if model.config.concept_names else 0, BATCH_SIZE):
         batch = scenes[start : start + BATCH_SIZE]
         pixel_values = image_processor([picture.image for picture in batch], return_tensors="pt")["pixel_values"]
         outputs = model.setok(pixel_values.to(model.device, model.dtype))
         for row, picture in enumerate(batch):
-            lies_on = true_names(picture.scene, outputs.cluster_ids[row].cpu().numpy(), tuple(outputs.grid_size))
-            nearest = nearest_concepts(model, outputs.last_hidden_state[row, : len(lies_on)])
+            covered = _covered(picture.scene, outputs.cluster_ids[row].cpu(), tuple(outputs.grid_size))
+            nearest = nearest_concepts(model, outputs.last_hidden_state[row, : len(covered)])
             cosines += [token[0][1] for token in nearest]
-            right += [token[0][0] == name for token, name in zip(nearest, lies_on, strict=True)]
+            right += [
+                sum(share for share, name in zip(shares, picture.scene.names, strict=True) if name == token[0][0])
+                >= COVERED
+                for shares, token in zip(covered, nearest, strict=True)
+            ]
     order = np.argsort(cosines)[::-1]
     share = np.cumsum(np.array(right, dtype=int)[order]) / np.arange(1, len(order) + 1)
     sure = np.flatnonzero(share >= RIGHT)
@@ -138,10 +144,11 @@ def measured_threshold(model: SetokForPreTraining, image_processor: SetokImagePr
     return calibrated_threshold(model, image_processor, scenes)
 
 
-def true_names(scene: Scene, cluster_ids: np.ndarray, grid_size: tuple[int, int]) -> list[str]:
-    """For each token the thing, or "background", on which most of it lies."""
-    truth, names = patch_labels(scene.masks, grid_size), ["background", *scene.names]
-    return [names[np.bincount(truth[cluster_ids == token]).argmax()] for token in range(cluster_ids.max() + 1)]
+def _covered(scene: Scene, cluster_ids: Tensor, grid_size: tuple[int, int]) -> list[list[float]]:
+    """For each token the share of its area that each thing of the scene covers."""
+    patches = adaptive_avg_pool2d(torch.from_numpy(scene.masks).float(), grid_size).flatten(1)
+    members = one_hot(cluster_ids).float()
+    return (patches @ members / members.sum(0)).T.tolist()
 
 
 def draw(results: Sequence[Result]) -> list[Image.Image]:
@@ -193,7 +200,8 @@ def token_columns(result: Result) -> dict[str, list[str]]:
     scene, ids, tokens = result.picture.scene, result.cluster_ids, range(result.num_tokens)
     columns = {"token": [f"{token}" for token in tokens], "patches": [f"{(ids == token).sum()}" for token in tokens]}
     if scene is not None:
-        columns["lies on"] = true_names(scene, ids, result.grid_size)
+        truth, names = patch_labels(scene.masks, result.grid_size), ["background", *scene.names]
+        columns["lies on"] = [names[np.bincount(truth[ids == token]).argmax()] for token in tokens]
     columns["name"] = result.names
     columns["nearest concepts (cosine)"] = [
         ", ".join(f"{name} {cosine:.2f}" for name, cosine in nearest) for nearest in result.nearest
@@ -228,6 +236,6 @@ def format_columns(columns: dict[str, list[str]]) -> str:
 def naming(named_from: float) -> str:
     """From where on a token gets a name."""
     return (
-        f"A token is named by its nearest concept where their cosine is at least {named_from:.2f}: so {RIGHT:.0%} of the "
-        "names are right on validation scenes."
+        f"A token is named by its nearest concept where their cosine is at least {named_from:.2f}: so {RIGHT:.0%} of "
+        "the names are right on validation scenes."
     )

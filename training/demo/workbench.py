@@ -1,5 +1,6 @@
 """What stands behind the page (`app.py`): the models, the uploaded pictures, and what the user is told to do."""
 
+import hashlib
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -13,14 +14,16 @@ from PIL import Image
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import CAPTION_REQUEST
 from processing import SetokImageProcessor, SetokimProcessor
-from training.demo import phrases
+from training.demo import photographs, phrases
 from training.demo.conversation import MAX_ANSWER_TOKENS, TILE, as_large_as_shown, checked_text
 from training.demo.knowledge import Knowledge
+from training.demo.photographs import Patches, PhotographModel
 from training.demo.pictures import MAX_JPEG_PIXELS, MAX_PIXELS, Picture, outline, read_picture
-from training.demo.tokens import draw_tokens, figures, token_columns, tokenize_and_paint
+from training.demo.tokens import draw_tokens, figures, measured_threshold, token_columns, tokenize_and_paint
 
 TIME_LIMIT = 300.0
 LARGEST_SEED, GUIDANCE, TEMPERATURE = 2**32 - 1, (1, 10), (0, 2)
+NEIGHBORS = (2, 64)  # least and largest K
 Upload = dict[str, Any] | None  # a file as gradio hands it over: its path is in "path"
 
 
@@ -40,19 +43,44 @@ class Workbench:
     setokim: SetokimForConditionalGeneration
     processor: SetokimProcessor
     time_limit: float = TIME_LIMIT  # seconds after which a call is given up
+    photograph_model: PhotographModel | None = None
     _busy: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _encoded: dict[str, Patches] = field(default_factory=dict, init=False, repr=False, compare=False)  # the last one
+
+    @cached_property
+    def named_from(self) -> float:
+        """Cosine from which the SeTok's tokens have names."""
+        return measured_threshold(self.setok, self.image_processor)
 
     @cached_property
     def knowledge(self) -> Knowledge:
         """Of the Setokim."""
         return Knowledge.of(self.setokim.config.vision_config)
 
+    def photograph(self, upload: Upload, num_neighbors: float | None, layer: int | None) -> tuple[Image.Image, str]:
+        """The photograph with its tokens, and their number beside that of the patches, as a note.
+
+        Args:
+            num_neighbors: K, the size in patches of the smallest thing that may get a token.
+            layer: one of the model's `layers`.
+        """
+        model, picture = self.photograph_model, self._read(upload)
+        num_neighbors = int(_number(num_neighbors, "granularity", *NEIGHBORS))
+        if not (isinstance(layer, int) and layer in model.layers):
+            raise ValueError(f"The layer must be one of {', '.join(map(str, model.layers))}, not {layer!r:.40}.")
+        with self._turn():
+            patches = self._patches(picture.image)
+            tokens = model.cluster(patches, num_neighbors, layer)
+        rows, columns = patches.grid_size
+        note = f"{tokens.counts} ({rows} x {columns})\n{photographs.told_of_scale(model, layer)}"
+        return photographs.draw_tokens(picture.image, tokens), note
+
     def tokenize(self, upload: Upload) -> tuple[Image.Image, Image.Image, dict[str, list], str]:
         """The picture with its tokens, the picture painted from them, a table of the tokens with the keys `headers` and
         `data` (rows), and as a note the figures."""
         picture = self._read(upload)
         with self._turn():
-            result = tokenize_and_paint(self.setok, self.image_processor, picture)
+            result = tokenize_and_paint(self.setok, self.image_processor, picture, self.named_from)
         columns = token_columns(result)
         table = {"headers": list(columns), "data": [list(row) for row in zip(*columns.values(), strict=True)]}
         return draw_tokens(result), result.reconstruction, table, figures(result)
@@ -108,6 +136,15 @@ class Workbench:
         with self._turn():
             mask = self.setokim.segment(self.processor, picture, expression.rstrip("."))
         return outline(picture, mask, TILE), _lines(f"{mask.mean():.0%} of the picture", note)
+
+    def _patches(self, image: Image.Image) -> Patches:
+        """Those of all layers; they are kept until another picture comes: who moves a slider waits but once."""
+        key = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+        if key not in self._encoded:
+            patches = self.photograph_model.encode(image, self.photograph_model.layers)
+            self._encoded.clear()
+            self._encoded[key] = patches
+        return self._encoded[key]
 
     def _read(self, upload: Upload) -> Picture:
         if upload is None:
