@@ -14,7 +14,13 @@ SETOK, SETOKIM = (str(ROOT / "model_cards" / name) for name in ("setok-emoji-tin
 
 NAMES = list(concept_names("tiny"))
 SIZE, GRID = 32, 8
-PROCESSOR = SetokImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def square_processor(size: int) -> SetokImageProcessor:
+    return SetokImageProcessor(size={"height": size, "width": size}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+PROCESSOR = square_processor(SIZE)
 
 
 def same(picture: Image.Image, expected: Image.Image) -> bool:
