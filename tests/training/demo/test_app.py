@@ -18,14 +18,16 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.training.demo.demo_testing import SETOK, SETOKIM, painting_of, same
 from training.data import SceneConfig, make_scene
 from training.demo import app as page_module
+from training.demo import photographs
 from training.demo.knowledge import NOT_WRITTEN
 from training.demo.models import load_setokim
-from training.demo.pictures import outline
+from training.demo.pictures import load_photographs, outline
 from training.demo.tabs import politely
 
 QUESTION = "How many objects are there in the picture?"
@@ -51,10 +53,11 @@ def test_errors_become_sentences_on_the_page():
     assert failed.value.print_exception and isinstance(failed.value.__cause__, RuntimeError)
 
 
-def test_one_call_of_the_models_at_a_time_and_no_telemetry(models):
-    app = page_module.build_app(models.setok, models.image_processor, models.setokim, models.processor)
+def test_one_call_of_the_models_at_a_time_and_no_telemetry(models, photograph_model):
+    parts = models.setok, models.image_processor, models.setokim, models.processor
+    app = page_module.build_app(*parts, photograph_model=photograph_model)
     works = [event for event in app.fns.values() if event.concurrency_id == "models"]
-    names = {"tokenize", "ask", "paint", "edit", "segment"}
+    names = {"photograph", "tokenize", "ask", "paint", "edit", "segment"}
     assert {event.name for event in works} == names and len(works) == 2 * len(names)  # by hand, and by example
     assert {event.concurrency_limit for event in works} == {"default"} and all(event.queue for event in works)
     assert app._queue.default_concurrency_limit == 1
@@ -67,6 +70,9 @@ def test_a_page_of_models_of_other_data_says_so(models, setokim_folder):
     texts = [block.value for block in app.blocks.values() if isinstance(block, gr.Markdown)]
     assert texts.count(NOT_WRITTEN) == 4 and not any("It understands" in text for text in texts)
     assert any("knows 60 concepts" in text for text in texts)  # the SeTok is another
+    tabs = [block.label for block in app.blocks.values() if isinstance(block, gr.Tab)]
+    assert tabs == ["Tokenise", "Ask", "Paint", "Edit", "Segment"]
+    assert page_module.WITHOUT_PHOTOGRAPHS in texts[0] and "`make demo`" in texts[0]
 
 
 def test_the_command_serves_the_models_it_is_given(monkeypatch, tmp_path, capsys):
@@ -82,10 +88,11 @@ def test_the_command_serves_the_models_it_is_given(monkeypatch, tmp_path, capsys
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(gr.Blocks, "block_thread", lambda _: served.update(while_served=served["uploads"].is_dir()))
     command = ["app", "--setok", SETOK, "--setokim", SETOKIM, "--host", "0.0.0.0", "--port", "7000", "--device", "cpu"]
-    command += ["--names", "a.example", "b.example"]
+    command += ["--names", "a.example", "b.example", "--photograph_model", str(tmp_path / "none")]
     monkeypatch.setattr(sys, "argv", command)
     page_module.main()
-    assert "The page is at http://here/" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "The page is at http://here/" in printed and page_module.WITHOUT_PHOTOGRAPHS in printed
     assert (served["title"], served["host"], served["port"]) == ("SeTok and Setokim", "0.0.0.0", 7000)
     assert served["names"] == ["a.example", "b.example"]
     assert served["while_served"] and not served["uploads"].exists()
@@ -210,15 +217,39 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(browser, models, tmp_path_factory):
+def page(browser, models, photograph_model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        app = page_module.build_app(models.setok, models.image_processor, models.setokim, models.processor)
+        patch.setattr(photographs, "LAYERS", (1, 2))
+        parts = models.setok, models.image_processor, models.setokim, models.processor
+        app = page_module.build_app(*parts, photograph_model=photograph_model)
         page = Page(browser, page_module.serve(app))
         page.screenshots = Path(os.environ.get("SETOK_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
         page.screenshots.mkdir(parents=True, exist_ok=True)
         yield page
         app.close()
+
+
+def test_the_first_tab_shows_a_photograph_and_its_tokens(page, photograph_model):
+    page.driver.get(page.address)
+    astronaut = page.picture("Photograph")
+    patches = photograph_model.encode(astronaut, [1, 2])
+    assert same(astronaut, load_photographs()[0].image)
+
+    def shown(layer, num_neighbors):
+        tokens = photograph_model.cluster(patches, num_neighbors, layer)
+        page.text(rf"{tokens.counts} \(16 x 16\)\nClustered: layer {layer}")
+        page.wait(lambda: same(page.picture("Its tokens"), photographs.draw_tokens(astronaut, tokens)))
+
+    shown(layer=2, num_neighbors=4)
+    page.save("first screen, photograph")
+    page.visible(f"{page.block('Layer of the encoder to cluster')}//input[@type='radio']").click()
+    shown(layer=1, num_neighbors=4)
+    number = page.visible("//input[@type='number']")
+    number.send_keys(Keys.CONTROL, "a")
+    number.send_keys("30")
+    page.press("Tokenise the photograph")
+    shown(layer=1, num_neighbors=30)
 
 
 @pytest.mark.parametrize("tab", ["Tokenise", "Ask", "Paint", "Edit", "Segment"])

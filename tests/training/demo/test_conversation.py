@@ -115,22 +115,6 @@ def test_a_wrong_outline_is_found_wrong(exercise, monkeypatch):
     assert outlined.answer == f"a mask of {share} of the picture, IoU with the true one 0.00"
 
 
-def test_nobody_knows_the_truth_about_other_pictures():
-    white = Image.new("RGB", (3000, 20), "white")
-    exercise = demo_conversation.exercise_about_picture("mine", white, "grapes")
-    assert white.size == (3000, 20) and max(exercise.picture.size) <= demo_conversation.TILE
-    assert exercise.questions[2][0] == "Is there a bunch of grapes in the picture?"
-    assert exercise.expression == "the bunch of grapes"
-    assert demo_conversation.exercise_about_picture("mine", white, "gargoyle").expression == "the gargoyle"
-
-    conversation = demo_conversation.work_through(exercise, Oracle(exercise), None)
-    assert [reply.truth for reply in conversation.replies] == [None] * 6
-    assert conversation.replies[-2].answer == "a mask of 100% of the picture"
-    assert conversation.replies[-1].answer == "a picture that differs from the one before by 100%"
-    assert len(conversation.pictures) == 3  # itself, outlined, edited
-    assert "truth" not in demo_conversation.describe(conversation)
-
-
 def test_the_sheet_shows_every_picture_whole():
     colours = [(10 * index, 50, 200) for index in range(4)]
     sizes = [(64, 64), (300, 100), (1, 700), (2000, 1000)]

@@ -19,11 +19,12 @@ from training.demo import conversation, models, pictures
 
 @pytest.fixture
 def run(folder, tmp_path, monkeypatch, capsys):
-    """Runs the command, by default without a Setokim, and returns what it printed and its output folder."""
+    """Runs the command, by default with a SeTok of scenes alone, and returns what it printed and its output folder."""
 
     def run(*arguments):
         output = tmp_path / "out"
-        command = ["demo", "--model", folder, "--setokim", tmp_path / "none", "--output", output, *arguments]
+        command = ["demo", "--model", folder, "--output", output]
+        command += ["--photograph_model", tmp_path / "none", "--setokim", tmp_path / "none", *arguments]
         monkeypatch.setattr(sys, "argv", [str(word) for word in command])
         demo.main()
         return capsys.readouterr().out, output
@@ -35,59 +36,79 @@ def pictures_in(output) -> set[str]:
     return {file.name for file in output.glob("*.png")}
 
 
-def test_scenes_and_photographs(run, model):
+def test_scenes(run, model):
     printed, output = run("--num_scenes", "3")
-    names = ["01_scene", "02_scene", "03_scene", "04_astronaut", "05_coffee"]
+    names = ["scene_1", "scene_2", "scene_3"]
     rows = [Image.open(output / f"{name}.png") for name in names]
-    sheet = Image.open(output / "contact_sheet.png")
-    assert pictures_in(output) == {f"{name}.png" for name in [*names, "contact_sheet"]}
+    sheet = Image.open(output / "scenes.png")
+    assert pictures_in(output) == {f"{name}.png" for name in [*names, "scenes"]}
     assert sheet.size == (max(row.width for row in rows), sum(row.height for row in rows))
-    assert all(row.width > 3 * 512 and row.height > 512 for row in rows[:4])
+    assert all(row.width > 3 * 512 and row.height > 512 for row in rows)
 
-    shown = pictures.make_scenes(3, SIZE) + pictures.load_photographs()
+    shown = pictures.make_scenes(3, SIZE)
     with torch.no_grad():
         counts = [
             int(model.setok(PROCESSOR(picture.image, return_tensors="pt")["pixel_values"]).num_tokens[0])
             for picture in shown
         ]
     assert [int(count) for count in re.findall(r"^(\d+) concept tokens?,", printed, re.M)] == counts
-    for picture in shown[:3]:
+    for picture in shown:
         assert f"{picture.title}: {', '.join(picture.scene.names)}\n" in printed
-    summary = printed[printed.index("  picture  ") :].splitlines()[1:6]
-    objects = [str(len(picture.scene.names)) for picture in shown[:3]] + ["-", "-"]
-    for line, picture, *numbers in zip(summary, shown, objects, counts, strict=True):
+    summary = printed[printed.index("  picture  ") :].splitlines()[1:4]
+    for line, picture, number in zip(summary, shown, counts, strict=True):
         assert line.strip().startswith(picture.title)
-        assert line.strip().removeprefix(picture.title).split()[:2] == [str(number) for number in numbers]
-    assert f"knows {len(NAMES)} concepts and no others" in printed
+        objects = str(len(picture.scene.names))
+        assert line.strip().removeprefix(picture.title).split()[:2] == [objects, str(number)]
+    assert "A token is named by its nearest concept where their cosine is at least " in printed
+
+
+def test_photographs_come_first_and_have_no_names(run, photograph_folder, photograph_model):
+    printed, output = run("--photograph_model", photograph_folder, "--num_scenes", "1")
+    names = [f"photograph_{number}_{name}" for number, name in enumerate(("astronaut", "motorcycle", "cat"), start=1)]
+    assert pictures_in(output) == {f"{name}.png" for name in [*names, "photographs", "scene_1", "scenes"]}
+    told, _ = printed.split(demo.DRAWN_WORLD)
+    for picture in pictures.load_photographs():
+        patches = photograph_model.encode(picture.image)
+        assert f"  {picture.title}: {photograph_model.cluster(patches).counts}; finer" in told
+    assert not any(name in told.split() for name in NAMES) and "No token of a photograph is named" in told
+    rows = [Image.open(output / f"{name}.png") for name in names]
+    assert Image.open(output / "photographs.png").height == sum(row.height for row in rows)
+    text = (output / "what_the_models_know.txt").read_text(encoding="utf-8")
+    assert "\nphotographs.png: all photographs" in text and "\nphotograph_3_cat.png: the photograph, its" in text
+
+
+def test_without_a_model_of_photographs_the_drawn_world_is_shown(run, tmp_path):
+    printed, output = run("--num_scenes", "1")
+    assert printed.startswith(f"No tokens of photographs: there is no SeTok of photographs in '{tmp_path / 'none'}'")
+    assert "`make demo` downloads its encoder" in printed and pictures_in(output) == {"scene_1.png", "scenes.png"}
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "1", "P", "CMYK", "I;16"])
-def test_own_pictures_of_any_mode(run, tmp_path, mode):
+def test_own_photographs_of_any_mode(run, photograph_folder, tmp_path, mode):
     path = tmp_path / f"mine.{'tiff' if mode == 'CMYK' else 'png'}"
-    picture = Image.new("RGB", (37, 61))
-    picture.paste("white", (0, 0, 20, 30))  # black and white, which every mode can hold
+    picture = Image.new("RGB", (370, 610))
+    picture.paste("white", (0, 0, 200, 300))  # black and white, which every mode can hold
     if mode == "I;16":
         grey = np.array(picture.convert("L")).astype(np.uint16) * 257
         Image.fromarray(grey).save(path)
     else:
         picture.convert(mode).save(path)
-    printed, output = run("--image", path)
-    assert pictures_in(output) == {"01_mine.png", "contact_sheet.png"}
+    printed, output = run("--photograph_model", photograph_folder, "--image", path, "--num_scenes", "0")
+    assert pictures_in(output) == {"photograph_1_mine.png", "photographs.png"}
     assert "test scene" not in printed and "astronaut" not in printed
-    row = Image.open(output / "01_mine.png")
-    # The original is the first picture of the row, enlarged 13 times, in the middle of 512 pixels.
-    margin, side = 793 // 32, (512 - 481) // 2
-    shown = np.array(row.crop((margin + side, margin, margin + side + 481, margin + 793)), int)
-    assert np.abs(shown - np.array(picture, int).repeat(13, 0).repeat(13, 1)).max() <= 1
+    margin = 610 // 32
+    shown = Image.open(output / "photograph_1_mine.png").crop((margin, margin, margin + 370, margin + 610))
+    assert np.abs(np.array(shown, int) - np.array(picture, int)).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (700, 3), (3, 700), (1600, 900)])
-def test_own_pictures_of_any_size(run, tmp_path, size):
+def test_own_photographs_of_any_size(run, photograph_folder, tmp_path, size):
     path = tmp_path / "mine.png"
     gradient(*size).save(path)
-    _, output = run("--image", path, path)  # one name twice makes two files
-    assert pictures_in(output) == {"01_mine.png", "02_mine.png", "contact_sheet.png"}
-    first, second = (Image.open(output / f"0{number}_mine.png") for number in (1, 2))
+    arguments = ["--photograph_model", photograph_folder, "--num_scenes", "0"]
+    _, output = run(*arguments, "--image", path, path)  # one name twice makes two files
+    assert pictures_in(output) == {"photograph_1_mine.png", "photograph_2_mine.png", "photographs.png"}
+    first, second = (Image.open(output / f"photograph_{number}_mine.png") for number in (1, 2))
     assert first.size == second.size and max(first.size) < 12_000
 
 
@@ -105,18 +126,16 @@ def test_unreadable_pictures_are_named(run, tmp_path):
 
 
 def test_without_a_setokim_there_are_tokens_and_a_message(run, folder, tmp_path):
-    gradient(30, 30).save(tmp_path / "mine.png")
     for setokim, reason in ((tmp_path / "none", "there is no such folder"), (folder, "holds a model of type 'setok'")):
-        printed, output = run("--setokim", setokim, "--image", tmp_path / "mine.png")
+        printed, output = run("--setokim", setokim, "--num_scenes", "1")
         assert f"{setokim}' holds no trained Setokim" in printed and reason in printed
         for recipe in ("pretrain", "masks", "finetune"):
             assert f"recipes/setokim_emoji_tiny_{recipe}.yaml" in printed
-        assert (output / "01_mine.png").exists() and not (output / "setokim.png").exists()
+        assert (output / "scene_1.png").exists() and not (output / "setokim.png").exists()
 
 
-def test_a_setokim_works_on_a_scene_and_a_sentence(run, setokim_folder, monkeypatch):
-    monkeypatch.setattr(demo, "load_photographs", list)  # none: they take the most time
-    printed, output = run("--setokim", setokim_folder, "--num_scenes", "1")
+def test_a_setokim_works_on_a_scene_and_a_sentence(run, setokim_folder):
+    printed, output = run("--setokim", setokim_folder, "--num_scenes", "0")
     sheet = (output / "setokim.png").read_bytes()
     setokim, processor = models.load_setokim(setokim_folder)
     scene = conversation.exercise_about_scene(24)
@@ -124,28 +143,18 @@ def test_a_setokim_works_on_a_scene_and_a_sentence(run, setokim_folder, monkeypa
         answer = setokim.ask(processor, scene.picture, question)
         answer = answer.replace("\n", "\n         ")
         assert f"  user   {question}\n  model  {answer}\n  truth  {truth}\n" in printed
-    assert conversation.PROMPT in printed and conversation.CAVEAT not in printed
-    again, _ = run("--setokim", setokim_folder, "--num_scenes", "1")
-    assert again[again.index("Setokim on") :] == printed[printed.index("Setokim on") :]
-    assert (output / "setokim.png").read_bytes() == sheet
-
-
-def test_a_setokim_works_on_own_pictures_and_prompts(run, setokim_folder, tmp_path):
-    path = tmp_path / "my own.png"
-    gradient(70, 40).save(path)
-    printed, output = run("--setokim", setokim_folder, "--image", path, path, "--prompt", 'a "red" car')
-    assert printed.count("Setokim on my own\n") == 2 and 'user   a "red" car\n' in printed
-    assert "truth" not in printed[printed.index("Setokim on") : printed.index(conversation.CAVEAT)]
-    assert Image.open(output / "setokim.png").width > 3 * conversation.TILE
+    assert conversation.PROMPT in printed
+    again, _ = run("--setokim", setokim_folder, "--num_scenes", "0", "--prompt", 'a "red" car')
+    assert again[again.index("Setokim on") : again.index("Setokim on a sentence")] in printed
+    assert 'user   a "red" car\n' in again and (output / "setokim.png").read_bytes() != sheet
 
 
 @pytest.mark.parametrize(
     ("prompt", "told"),
     [("<image>", "Leave <image> out"), (" ", "There is no text yet"), ("owl " * 2000, "This text is too long: it has")],
 )
-def test_prompts_that_the_model_cannot_read_are_told(run, tmp_path, prompt, told):
-    gradient(30, 30).save(tmp_path / "mine.png")
-    printed, _ = run("--setokim", SETOKIM, "--image", tmp_path / "mine.png", "--prompt", prompt)
+def test_prompts_that_the_model_cannot_read_are_told(run, prompt, told):
+    printed, _ = run("--setokim", SETOKIM, "--num_scenes", "0", "--prompt", prompt)
     assert f"  model  {told}" in printed
 
 
@@ -177,26 +186,24 @@ def test_make_passes_pictures_and_prompts_on_as_they_are(tmp_path, monkeypatch):
     assert not (tmp_path / "bad").exists()
 
 
-def test_what_the_models_know_stands_beside_the_pictures(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "load_photographs", list)
+def test_what_the_models_know_stands_beside_the_pictures(run):
     printed, output = run("--setokim", SETOKIM, "--num_scenes", "1", "--prompt", "a photo of a zebra")
     text = (output / "what_the_models_know.txt").read_text(encoding="utf-8")
     unwrapped = " ".join(text.split())
     assert "60 things: red apple, pear, " in unwrapped and "Backgrounds: plain, shaded, mottled; white, " in unwrapped
     assert "\n  Describe the picture.\n" in text and "\n  Remove the *" in text and "\n  the *" in text
-    for name in ("contact_sheet.png", "01_scene.png", "setokim.png"):
+    for name in ("scenes.png", "scene_1.png", "setokim.png"):
         assert f"\n{name}: " in text
     told, _ = printed.split("\n\nWritten to ")
     assert text.endswith(f"WHAT WAS PRINTED\n\n{told}\n")
     assert '  model  The model does not know "zebra". It knows:\n         60 things: red apple, pear' in told
 
 
-def test_no_picture_of_an_earlier_run_stays(run, tmp_path):
-    gradient(30, 30).save(tmp_path / "mine.png")
+def test_no_picture_of_an_earlier_run_stays(run):
     _, output = run("--num_scenes", "2")
-    assert "03_astronaut.png" in pictures_in(output)
+    assert "scene_2.png" in pictures_in(output)
     (output / "07_own.png").write_text("the user's own")
-    run("--image", tmp_path / "mine.png")
-    assert pictures_in(output) == {"01_mine.png", "contact_sheet.png", "07_own.png"}
+    run("--num_scenes", "1")
+    assert pictures_in(output) == {"scene_1.png", "scenes.png", "07_own.png"}
     text = (output / "what_the_models_know.txt").read_text(encoding="utf-8")
     assert "UNDERSTANDS" not in text and "holds no trained Setokim" in text  # there was none

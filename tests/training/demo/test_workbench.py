@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.demo.demo_testing import painting_of, same
+from tests.training.demo.demo_testing import gradient, painting_of, same
 from training.data import SceneConfig, make_scene
+from training.demo import photographs
 from training.demo.workbench import Workbench
 
 QUESTION = "How many objects are there in the picture?"
@@ -25,6 +26,31 @@ def test_a_picture_is_tokenised_as_by_the_model(bench, models, scene, file):
     assert table["headers"] == ["token", "patches", "name", "nearest concepts (cosine)"]
     assert [int(row[1]) for row in table["data"]] == torch.bincount(outputs.cluster_ids[0]).tolist()
     assert {row[2] for row in table["data"]} == {"-", "owl", "tropical fish", "panda face"}
+
+
+def test_a_photograph_has_tokens_of_any_granularity_and_layer(models, photograph_model, file, tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "LAYERS", (1, 2))
+    parts = models.setok, models.image_processor, models.setokim, models.processor
+    bench = Workbench(*parts, photograph_model=photograph_model)
+    patches = photograph_model.encode(Image.open(file), [1, 2])
+    for num_neighbors, layer in ((2, 2), (30, 2), (2, 1), (2, 2)):
+        tokens = photograph_model.cluster(patches, num_neighbors, layer)
+        drawn, note = bench.photograph({"path": file}, num_neighbors, layer)
+        assert same(drawn, photographs.draw_tokens(Image.open(file), tokens))
+        assert note.startswith(f"{tokens.counts} (16 x 16)\nClustered: layer {layer}, with S")
+    other = str(tmp_path / "other.png")
+    gradient(40, 80).save(other)
+    assert "(16 x 8)" in bench.photograph({"path": other}, 4, 2)[1]  # what is kept is the last picture's alone
+    for values, message in (
+        ((1, 2), "granularity must be a number from 2 to 64, not 1"),
+        ((None, 2), "granularity must be a number"),
+        ((4, 3), "layer must be one of 1, 2, not 3"),
+        ((4, [2]), "layer must be one of 1, 2, not"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bench.photograph({"path": file}, *values)
+    with pytest.raises(ValueError, match="There is no picture yet"):
+        bench.photograph(None, 4, 2)
 
 
 def test_a_question_is_answered_about_one_picture_or_two(bench, models, scene, file, tmp_path):
