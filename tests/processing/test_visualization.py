@@ -90,6 +90,33 @@ def test_outlines_are_exactly_where_the_token_changes():
     assert white[:100].any(1).all()  # unbroken
 
 
+@pytest.mark.parametrize(("grid", "size"), [((37, 37), (1024, 1024)), ((8, 16), (640, 320)), ((16, 9), (576, 700))])
+def test_smooth_regions_keep_the_centre_of_every_patch(grid, size):
+    """Also a patch alone among others."""
+    ids = np.random.default_rng(0).integers(0, 5, grid)
+    smooth = visualization._smooth_map(ids, size)
+    assert smooth.shape == size[::-1]
+    rows, columns = (
+        ((np.arange(n) + 0.5) * length / n).astype(int) for n, length in zip(grid, smooth.shape, strict=True)
+    )
+    assert np.array_equal(smooth[rows[:, None], columns], ids)
+
+
+def test_smooth_regions_have_straight_sides_and_round_corners():
+    ids = np.zeros((8, 8), int)
+    ids[4:, 4:] = 1
+    smooth = visualization._smooth_map(ids, (640, 640))
+    assert smooth[-1, 320] == smooth[500, 320] == 1 and smooth[500, 318] == 0
+    assert smooth[322, 322] == 0 and smooth[360, 360] == 1  # the corner is cut
+    stairs = visualization._smooth_map(np.tril(np.ones((8, 8), int)), (640, 640))
+    borders = stairs.argmin(1)[100:500]  # where the token ends in each row: along a line, not in steps of 80 pixels
+    assert np.abs(np.diff(borders)).max() <= 6
+    squares = draw(ids)
+    assert not np.array_equal(
+        np.asarray(draw_concept_tokens(Image.new("RGB", (640, 640), GREY), ids, (8, 8), smooth=True)), squares
+    )
+
+
 def test_one_token_has_no_outline():
     picture = draw(np.zeros((5, 7), int))
     colored = seen(picture, token_colors(np.zeros((5, 7), int))[0])
