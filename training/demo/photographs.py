@@ -22,7 +22,8 @@ from training.demo.pictures import Picture, count
 LAYERS = (2, 5, 8, 11, 12)  # hidden states that can be clustered in place of the model's own, where there are so many
 NEIGHBORS, PATCHES = 16, 37 * 37  # K that suits a grid of so many patches; on others it grows with their number
 FINER = 2  # the third picture of a row has a K so much smaller
-LONGEST_SHOWN, SHORTEST_SHOWN = 1024, 64  # sides in pixels at which photographs are shown
+LARGEST_SHOWN, SMALLEST_SHOWN = 1024, 512  # the longest side of a photograph as it is shown, in pixels ...
+THINNEST_SHOWN = 64  # ... and its shortest
 NOTE = (
     "No token of a photograph is named: this model has learned its names from drawings, and they do not hold for "
     "photographs. The encoder is frozen, and the tokens are found without any training."
@@ -179,8 +180,8 @@ def told_of_scale(photographs: PhotographModel, layer: int) -> str:
 
 
 def _as_shown(image: Image.Image) -> Image.Image:
-    """In its own sharpness, but no larger than it is shown; a very thin one becomes thicker."""
-    shown = image.copy()
-    shown.thumbnail((LONGEST_SHOWN, LONGEST_SHOWN))
-    size = tuple(max(SHORTEST_SHOWN, side) for side in shown.size)
-    return shown if size == shown.size else shown.resize(size, Image.Resampling.BICUBIC)
+    """In its own sharpness, but no larger or smaller than pictures are shown; a very thin one becomes thicker."""
+    longest = max(image.size)
+    scale = min(max(longest, SMALLEST_SHOWN), LARGEST_SHOWN) / longest
+    size = tuple(max(THINNEST_SHOWN, round(side * scale)) for side in image.size)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)

@@ -41,7 +41,7 @@ def test_it_finds_what_the_model_itself_finds(photograph_model):
 def test_a_small_thing_has_a_token_where_it_is_larger_than_k(photograph_model):
     planted = torch.zeros(1, 144, 16)
     planted[..., 0] = 1
-    planted[0, [65, 66, 77, 78]] = torch.eye(16)[1]
+    planted[0, [65, 66, 77, 78], :2] = torch.tensor([0.75, 0.4375**0.5])  # so D2 is 0.5, and S / 4 is 0.0625
     patches = Patches({2: planted}, (12, 12))
     counts = {num_neighbors: photograph_model.cluster(patches, num_neighbors).number for num_neighbors in (2, 64)}
     assert counts == {2: 2, 64: 1}
