@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
+from .sharp_tokens import sharpen_tokens
+
 MIN_SIDE = 512  # smaller pictures are enlarged, so that numbers are legible ...
 MIN_PATCH = 16  # ... also in a token of a single patch ...
 MAX_SIDE = 2048  # ... but never beyond this.
+RAGGED = 2  # pixels: what sticks out of a sharp outline by less is ironed
 OPACITY = 0.5  # of the token colours
 SATURATION = 0.4  # of the picture below them
 INK, PAPER = (32, 33, 36), (255, 255, 255)
@@ -20,7 +23,7 @@ def draw_concept_tokens(
     cluster_ids: Any,
     grid_size: tuple[int, int],
     labels: Sequence[str] | None = None,
-    smooth: bool = False,
+    sharp: bool = False,
 ) -> Image.Image:
     """
     Draw the concept tokens of an image over it: every token's patches in one colour, white outlines between tokens,
@@ -34,8 +37,8 @@ def draw_concept_tokens(
         grid_size: (h, w) of the patches.
         labels: one string per token (token i is `labels[i]`), listed in a legend to the right of the picture. The
             font is PIL's own, which has Latin letters only; others appear as boxes.
-        smooth: for photographs, which are much finer than the grid: regions with curved outlines in place of squares.
-            Every patch keeps its colour at its centre.
+        sharp: for photographs, which are much finer than the grid: the outlines of things in place of squares, see
+            `sharpen_tokens`, which needs scikit-image.
 
     Returns:
         An RGB picture of the image's aspect ratio, enlarged where it is too small to be read, plus the legend.
@@ -51,8 +54,8 @@ def draw_concept_tokens(
     picture = _enlarge(_as_shown(image), grid_size)
     width, height = picture.size
     colors = token_colors(ids)
-    if smooth:
-        token_map = _smooth_map(ids, picture.size)
+    if sharp:
+        token_map = _sharp_map(picture, ids)
     else:
         token_map = ids[_nearest(height, ids.shape[0])[:, None], _nearest(width, ids.shape[1])]
 
@@ -201,15 +204,13 @@ def _nearest(new: int, old: int) -> np.ndarray:
     return ((np.arange(new) + 0.5) * old / new).astype(int)
 
 
-def _smooth_map(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The token of each pixel of a picture of `size` (width, height): the one whose mask (h, w), enlarged bilinearly
-    and blurred, is largest there. The blur is too small to take a patch's centre from it."""
-    blur = ImageFilter.GaussianBlur((0.3 * size[0] / ids.shape[1], 0.3 * size[1] / ids.shape[0]))
-    token_map = np.full(size[::-1], -1)
-    largest = np.full(size[::-1], -1, dtype=np.int16)
+def _sharp_map(picture: Image.Image, ids: np.ndarray) -> np.ndarray:
+    """The token of each pixel of an RGB picture, with borders where the picture has them, less their single pixels."""
+    sharp = sharpen_tokens(picture, ids, ids.shape)
+    token_map, largest = np.full(sharp.shape, -1), np.full(sharp.shape, -1, dtype=np.int16)
     for token in np.unique(ids).tolist():
-        mask = Image.fromarray(np.where(ids == token, 255, 0).astype(np.uint8))
-        mask = np.asarray(mask.resize(size, Image.Resampling.BILINEAR).filter(blur))
+        mask = Image.fromarray(np.where(sharp == token, 255, 0).astype(np.uint8))
+        mask = np.asarray(mask.filter(ImageFilter.GaussianBlur(RAGGED)))
         is_larger = mask > largest
         token_map[is_larger], largest[is_larger] = token, mask[is_larger]
     return token_map

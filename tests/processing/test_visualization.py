@@ -91,30 +91,28 @@ def test_outlines_are_exactly_where_the_token_changes():
 
 
 @pytest.mark.parametrize(("grid", "size"), [((37, 37), (1024, 1024)), ((8, 16), (640, 320)), ((16, 9), (576, 700))])
-def test_smooth_regions_keep_the_centre_of_every_patch(grid, size):
-    """Also a patch alone among others."""
-    ids = np.random.default_rng(0).integers(0, 5, grid)
-    smooth = visualization._smooth_map(ids, size)
-    assert smooth.shape == size[::-1]
+def test_sharp_regions_keep_the_centre_of_every_patch(grid, size):
+    """Also a patch alone among others, whatever the picture."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 5, grid)
+    sharp = visualization._sharp_map(Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)), ids)
     rows, columns = (
-        ((np.arange(n) + 0.5) * length / n).astype(int) for n, length in zip(grid, smooth.shape, strict=True)
+        ((np.arange(n) + 0.5) * length / n).astype(int) for n, length in zip(grid, sharp.shape, strict=True)
     )
-    assert np.array_equal(smooth[rows[:, None], columns], ids)
+    assert np.array_equal(sharp[rows[:, None], columns], ids)
 
 
-def test_smooth_regions_have_straight_sides_and_round_corners():
-    ids = np.zeros((8, 8), int)
-    ids[4:, 4:] = 1
-    smooth = visualization._smooth_map(ids, (640, 640))
-    assert smooth[-1, 320] == smooth[500, 320] == 1 and smooth[500, 318] == 0
-    assert smooth[322, 322] == 0 and smooth[360, 360] == 1  # the corner is cut
-    stairs = visualization._smooth_map(np.tril(np.ones((8, 8), int)), (640, 640))
-    borders = stairs.argmin(1)[100:500]  # where the token ends in each row: along a line, not in steps of 80 pixels
-    assert np.abs(np.diff(borders)).max() <= 6
-    squares = draw(ids)
-    assert not np.array_equal(
-        np.asarray(draw_concept_tokens(Image.new("RGB", (640, 640), GREY), ids, (8, 8), smooth=True)), squares
-    )
+def test_sharp_regions_have_the_outlines_of_things():
+    row, column = np.mgrid[:640, :640] - 319.5
+    disc = row**2 + column**2 < 200**2
+    picture = Image.fromarray(np.where(disc[..., None], (90, 30, 30), (200, 210, 220)).astype(np.uint8))
+    ids = disc.reshape(16, 40, 16, 40).mean((1, 3)) > 0.5
+    sharp = visualization._sharp_map(picture, ids.astype(int)) == 1
+    assert (sharp != disc).mean() < 0.2 * (ids.repeat(40, 0).repeat(40, 1) != disc).mean()
+    drawn = [
+        np.asarray(draw_concept_tokens(picture, ids.astype(int), (16, 16), sharp=value)) for value in (True, False)
+    ]
+    assert drawn[0].shape == drawn[1].shape and not np.array_equal(*drawn)
 
 
 def test_one_token_has_no_outline():

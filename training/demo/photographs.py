@@ -155,7 +155,7 @@ class PhotographModel:
 
 def draw_tokens(image: Image.Image, tokens: Tokens) -> Image.Image:
     """The photograph with its tokens, numbered, and without names."""
-    return draw_concept_tokens(_as_shown(image), tokens.cluster_ids, tokens.grid_size, smooth=True)
+    return draw_concept_tokens(_as_shown(image), tokens.cluster_ids, tokens.grid_size, sharp=True)
 
 
 def draw_row(photographs: PhotographModel, picture: Picture) -> tuple[Image.Image, str]:
