@@ -243,7 +243,7 @@ def test_the_first_tab_shows_a_photograph_and_its_tokens(page, photograph_model)
 
     shown(layer=2, num_neighbors=4)
     page.save("first screen, photograph")
-    page.visible(f"{page.block('Layer of the encoder to cluster')}//input[@type='radio']").click()
+    page.visible("//label[normalize-space()='1'][.//input[@type='radio']]").click()
     shown(layer=1, num_neighbors=4)
     number = page.visible("//input[@type='number']")
     number.send_keys(Keys.CONTROL, "a")
