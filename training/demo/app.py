@@ -87,7 +87,7 @@ def build_app(
             with gr.Tab("Photograph"):
                 photograph_tab(bench)
         with gr.Tab("Tokenise"):
-            tokenise_tab(bench, image_size)
+            tokenise_tab(bench, image_processor.size["height"])
         with gr.Tab("Ask"):
             ask_tab(bench, image_size)
         with gr.Tab("Paint"):

