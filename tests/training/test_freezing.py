@@ -70,3 +70,9 @@ def test_batch_statistics_of_a_frozen_setok_stay(processor, frozen):
     changed = [name for name, buffer in model.model.setok.named_buffers() if not torch.equal(buffer, before[name])]
     assert bool(changed) != frozen
     assert all("running" in name or "num_batches" in name for name in changed)
+
+
+def test_a_parameter_can_be_named():
+    model = tiny_setok()
+    train_only(model, ["logit_scale", "visual_projection"])
+    assert trained(model) == {"logit_scale", "visual_projection.weight"}

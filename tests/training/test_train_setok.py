@@ -1,6 +1,7 @@
 """Stage-0 training as a user runs it: recipes, losses by name, exact resume after a kill, two processes as one."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from transformers import AutoModel, SiglipImageProcessorPil, SiglipVisionConfig,
 
 from modeling_setok import SetokModel
 from tests.script_testing import assert_same_runs, finish, kill_after_a_checkpoint, launch, losses, write_recipe
-from training.train_setok import DataArguments, ModelArguments, build_model, main
+from tests.training.data.photo_scenes.conftest import write_packages
+from training import train_setok
+from training.data import PhotoSceneConfig, concept_names, photo_concept_names
+from training.data.photo_scenes.fetch import fetch
+from training.train_setok import DataArguments, ModelArguments, build_model, load_data, main
 
 SCRIPT = "train_setok.py"
 
@@ -274,3 +279,17 @@ def test_the_shift_of_the_perceptual_loss_is_the_recipes(tmp_path):
     trainer = main([str(tiny_recipe(tmp_path, **options))])
     assert (trainer.perceptual_loss.max_shift, trainer.perceptual_loss.layers) == (3, (1,))
     assert losses(tmp_path / "run")[0]["perceptual_loss"] > 0
+
+
+def test_photographs_are_added_to_the_drawings(tmp_path, monkeypatch):
+    """With the names of all cut-outs, of which those of the training split alone are drawn."""
+    stamps, examples = write_packages(tmp_path / "packages")
+    fetch(tmp_path / "build" / "photo-scenes", str(stamps), str(examples))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_setok, "PhotoSceneConfig", partial(PhotoSceneConfig, max_objects=2))  # of three
+    options = {"image_size": 64, "train_examples": 8, "photo_examples": 4, "eval_examples": 1}
+    rows, _, names = load_data(DataArguments(**options))
+    assert len(rows) == 12 and {row["images"][0].size for row in rows} == {(64, 64)}
+    photographed = [name for row in rows for name in row["concepts"] if name not in concept_names()]
+    assert photographed and set(photographed) <= set(photo_concept_names("train"))
+    assert set(names) == {*concept_names(), *photo_concept_names()} and len(names) == len(set(names))

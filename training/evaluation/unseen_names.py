@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from modeling_setok import SetokForPreTraining
+from modeling_setok.concept_contrastive import unit
 from processing import SetokImageProcessor
 from training.data import PhotoSceneConfig, PhotoScenes, photo_concept_names
 from training.data.concept_text import concept_text_features
@@ -35,13 +36,12 @@ def name_ranks(
         scenes: each with `image` and one of `names`.
         text_features: (len(names), text dimension), as the model's concept bank has them.
     """
-    texts = torch.nn.functional.normalize(model.text_projection(text_features.to(model.device, model.dtype)), dim=-1)
+    texts = unit(model.text_projection(text_features.to(model.device, model.dtype)))
     ranks = []
     for scene in scenes:
         pixels = image_processor(scene.image, return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
         tokens = model.setok(pixels).last_hidden_state[0]
-        cosines = torch.nn.functional.normalize(model.visual_projection(tokens), dim=-1) @ texts.T
-        best = cosines.amax(0)
+        best = (unit(model.visual_projection(tokens)) @ texts.T).amax(0)
         ranks.append(int((best > best[names.index(scene.names[0])]).sum()))
     return ranks
 
