@@ -162,6 +162,11 @@ class SetokimProcessor(ProcessorMixin):
         return cls(image_processor, tokenizer)
 
     @property
+    def model_input_names(self) -> list[str]:
+        # Setokim refuses padded pictures: their pixel_mask is no input of its model.
+        return [name for name in super().model_input_names if name != "pixel_mask"]
+
+    @property
     def image_start_token_id(self) -> int:
         """Id of `[Img]`."""
         return self.tokenizer.convert_tokens_to_ids(IMAGE_START)

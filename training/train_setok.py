@@ -5,7 +5,7 @@ accelerate launch training/train_setok.py training/recipes/setok_emoji_tiny.yaml
 
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,9 @@ class DataArguments:
     styles: list[str] = field(
         default_factory=lambda: ["noto"], metadata={"help": "EmojiScenes: drawing styles, one of them for each scene"}
     )
+    redrawn: float = field(
+        default=0.0, metadata={"help": "EmojiScenes: part of the training scenes in other colours and lines"}
+    )
     photo_examples: int = field(
         default=0,
         metadata={"help": "PhotoScenes added to EmojiScenes: number of training scenes (see data/photo_scenes/)"},
@@ -197,7 +200,7 @@ def load_data(args: DataArguments):
         scene_config = SceneConfig(
             image_size=args.image_size or DEFAULT_SIZE, vocabulary=args.vocabulary, styles=tuple(args.styles)
         )
-        train = EmojiScenes("train", args.train_examples, scene_config)
+        train = EmojiScenes("train", args.train_examples, replace(scene_config, redrawn=args.redrawn))
         validation = EmojiScenes("validation", max(args.eval_examples, 1), scene_config)
         names = list(concept_names(args.vocabulary))
         if args.photo_examples:
@@ -229,6 +232,8 @@ def cache_fingerprint(
     """What the patch cache of a recipe is of."""
     if args.dataset == "emoji_scenes":
         rows_of = f"EmojiScenes, {args.image_size or DEFAULT_SIZE} pixels, {args.vocabulary}, {', '.join(args.styles)}"
+        if args.redrawn:
+            rows_of += f", {args.redrawn} of them redrawn"
         if args.photo_examples:
             rows_of += f", {args.photo_examples} PhotoScenes among {args.train_examples}"
     else:

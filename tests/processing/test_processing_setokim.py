@@ -523,6 +523,7 @@ def test_incomplete_tokenizers():
 
 def test_images_of_one_size_need_no_padding(processor):
     """Setokim takes no `pixel_mask`: images that keep their sizes must have the same, or are refused."""
+    assert processor.model_input_names == ["pixel_values", "input_ids", "attention_mask"]
     text, grey = "[Img]<image>[/Img]" * 2, np.full((20, 30, 3), 127, np.uint8)
     inputs = processor([grey, grey], text, size={"longest_edge": 30})
     assert inputs["pixel_values"].shape == (2, 3, 20, 30) and "pixel_mask" not in inputs

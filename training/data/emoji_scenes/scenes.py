@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from ..composition import check_objects, compose, fit_sizes, mask_boxes, place
+from .redrawing import redrawn_sprite
 from .sprites import STYLES, concept_names, sprite
 
 SPLITS = ("train", "validation", "test")
@@ -46,6 +47,7 @@ class SceneConfig:
         vocabulary: "tiny" (60 objects), "full" (144) or "large" (320).
         backgrounds: the kinds of background, each equally likely: "flat", "gradient", "noise".
         styles: who drew the emoji: "noto", "twemoji", "openmoji". A scene is drawn in one, each equally likely.
+        redrawn: the part of the scenes whose objects each get other colours and lines (see `redrawn_sprite`).
     """
 
     image_size: int = 64
@@ -55,6 +57,7 @@ class SceneConfig:
     vocabulary: str = "tiny"
     backgrounds: tuple[str, ...] = BACKGROUND_KINDS
     styles: tuple[str, ...] = ("noto",)
+    redrawn: float = 0.0
 
     def __post_init__(self):
         if self.image_size < 16:
@@ -63,6 +66,8 @@ class SceneConfig:
         concept_names(self.vocabulary)  # raises for an unknown name
         if not self.backgrounds or not set(self.backgrounds) <= set(BACKGROUND_KINDS):
             raise ValueError(f"backgrounds must be some of {BACKGROUND_KINDS}, not {self.backgrounds}")
+        if not 0 <= self.redrawn <= 1:
+            raise ValueError(f"redrawn must be a part of all scenes, from 0 to 1, not {self.redrawn}")
         if isinstance(self.styles, str) or not self.styles or not set(self.styles) <= set(STYLES):
             raise ValueError(f"styles must be a sequence of some of {', '.join(STYLES)}, not {self.styles!r}")
 
@@ -80,13 +85,17 @@ class Background:
 
 @dataclass(frozen=True)
 class Placement:
-    """An object with its upper left corner at pixel (x, y); its longer side is `size` pixels."""
+    """An object with its upper left corner at pixel (x, y); its longer side is `size` pixels.
+
+    redrawing: seed of its own colours and lines; None: as its style has them.
+    """
 
     name: str
     x: int
     y: int
     size: int
     flip: bool = False
+    redrawing: int | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,7 @@ STREAMS = {
     "presence_evaluation": 12,
     "wordings": 13,
     "style": 14,
+    "redrawing": 15,
 }
 
 
@@ -195,13 +205,15 @@ def make_scene(split: str, index: int, config: SceneConfig | None = None, seed: 
     """
     config = config or SceneConfig()
     style = config.styles[scene_rng(split, index, seed, "style").integers(len(config.styles))]
-    return render(sample_layout(scene_rng(split, index, seed), config, split != "train", style))
+    layout = sample_layout(scene_rng(split, index, seed), config, split != "train", style)
+    rng = scene_rng(split, index, seed, "redrawing")
+    return render(_redrawn(rng, layout) if rng.random() < config.redrawn else layout)
 
 
 def render(layout: Layout) -> Scene:
     """Draws a layout. The masks follow from the drawing order."""
     image = _draw_background(layout.background, layout.image_size)
-    sprites = [sprite(placed.name, placed.size, placed.flip, layout.style) for placed in layout.objects]
+    sprites = [_drawn(placed, layout.style) for placed in layout.objects]
     masks, visible = compose(image, sprites, [(placed.x, placed.y) for placed in layout.objects])
     return Scene(
         image=image,
@@ -212,6 +224,18 @@ def render(layout: Layout) -> Scene:
         background=(layout.background.kind, layout.background.colour),
         layout=layout,
     )
+
+
+def _drawn(placed: Placement, style: str) -> tuple[np.ndarray, np.ndarray]:
+    if placed.redrawing is None:
+        return sprite(placed.name, placed.size, placed.flip, style)
+    return redrawn_sprite(placed.name, placed.size, placed.flip, style, placed.redrawing)
+
+
+def _redrawn(rng: np.random.Generator, layout: Layout) -> Layout:
+    seeds = rng.integers(2**31, size=len(layout.objects)).tolist()
+    objects = (replace(placed, redrawing=seed) for placed, seed in zip(layout.objects, seeds, strict=True))
+    return replace(layout, objects=tuple(objects))
 
 
 def sample_layout(rng: np.random.Generator, config: SceneConfig, allow_held_out: bool, style: str) -> Layout:
