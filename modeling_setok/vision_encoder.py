@@ -3,9 +3,10 @@
 Functions over an encoder module, which a `SetokModel` holds as it is: its state dict has the encoder's own keys.
 """
 
+import copy
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -101,6 +102,17 @@ def encode_patches(
     # Stages of a hierarchical encoder have grids of their own: that of the clustered one holds for all
     parts = [patches if own == grid_size else _pool(patches, own, grid_size) for patches, own in parts]
     return outputs, torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0], grid_size
+
+
+def encode_layers(
+    encoder: PreTrainedModel, config: SetokConfig, pixel_values: torch.Tensor, layers: Sequence[int]
+) -> tuple[dict[int, torch.Tensor], tuple[int, int]]:
+    """As `encode_patches`, for hidden states of one's own choice: {layer: patches (B, h * w, width)}, their grid."""
+    config = copy.copy(config)
+    config.vision_feature_layer = list(layers)
+    _, patches, grid_size = encode_patches(encoder, config, pixel_values)
+    widths = [_layer_dim(config, layer) for layer in _chosen_layers(config)]
+    return dict(zip(layers, patches.split(widths, dim=-1), strict=True)), grid_size
 
 
 def _patches_of_layer(
@@ -266,6 +278,12 @@ def patch_dim_of(config: SetokConfig) -> int:
 def clustered_dim_of(config: SetokConfig) -> int:
     """How many of the patch embeddings' channels, the last ones, are clustered: those of the last chosen layer."""
     return _layer_dim(config, _chosen_layers(config)[-1])
+
+
+def clustered_layer_of(config: SetokConfig) -> int:
+    """Number of the hidden state that is clustered, counted from 0, the embeddings, where the encoder has layers."""
+    layer = _chosen_layers(config)[-1]
+    return _num_layers(config) if layer is None else layer
 
 
 def image_size_of(config: SetokConfig) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from .readers import (
     load_image_folder,
     load_image_folder_json,
     load_refcoco,
+    pictures_in,
 )
 from .schema import FEATURES
 from .sprite_worlds import MultiDSprites, SpriteScene, Tetrominoes
@@ -52,5 +53,6 @@ __all__ = [
     "make_scene",
     "mix",
     "photo_concept_names",
+    "pictures_in",
     "render",
 ]

@@ -4,7 +4,6 @@ No names and no painting: the shipped models have learned both from drawings. Wh
 learn: the clustering has no parameters, and the encoder has seen photographs.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from modeling_setok import SetokForPreTraining, cluster_tokens
 from modeling_setok.density_peaks import feature_scale, unit_directions
-from modeling_setok.vision_encoder import clustered_dim_of, encode_patches
+from modeling_setok.vision_encoder import clustered_layer_of, encode_layers
 from processing import SetokImageProcessor, draw_concept_tokens, side_by_side
 from training.demo.pictures import Picture, count
 
@@ -86,9 +85,7 @@ class PhotographModel:
     @property
     def own_layer(self) -> int:
         """Number of the hidden state of the encoder that the model clusters, to which its saved S belongs."""
-        chosen = self.model.config.vision_feature_layer
-        last = chosen[-1] if isinstance(chosen, list) else chosen
-        return last % (self.model.config.vision_config.num_hidden_layers + 1)
+        return clustered_layer_of(self.model.config)
 
     @property
     def layers(self) -> list[int]:
@@ -103,8 +100,7 @@ class PhotographModel:
             layers: by default the model's own.
         """
         layers = [self.own_layer] if layers is None else list(layers)
-        setok, config = self.model.setok, copy.deepcopy(self.model.config)
-        config.vision_feature_layer = layers
+        setok, config = self.model.setok, self.model.config
         encoder = config.vision_config
         pixel_values = self.image_processor(
             image,
@@ -112,8 +108,7 @@ class PhotographModel:
             size_divisor=encoder.patch_size,
             return_tensors="pt",
         )["pixel_values"].to(self.model.device, self.model.dtype)
-        _, patches, grid_size = encode_patches(setok.vision_encoder, config, pixel_values)
-        return Patches(dict(zip(layers, patches.split(clustered_dim_of(config), dim=-1), strict=True)), grid_size)
+        return Patches(*encode_layers(setok.vision_encoder, config, pixel_values, layers))
 
     def with_scales_of(self, photographs: Sequence[Picture]) -> "PhotographModel":
         """The same with the mean S of these photographs for all layers but the model's own, which knows its S."""

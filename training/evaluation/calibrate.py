@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
@@ -23,6 +22,7 @@ from transformers import HfArgumentParser
 
 from modeling_setok import SetokConfig
 from processing import SetokImageProcessor
+from training.data import pictures_in
 from training.evaluation.any_setok import holds_setok, load_setok
 from training.evaluation.report import choose_device
 
@@ -49,10 +49,7 @@ def draw_pictures(folder: str, num_images: int, seed: int) -> list[str]:
     """
     if num_images < 1:
         raise ValueError(f"num_images must be at least 1, got {num_images}.")
-    endings = Image.registered_extensions()
-    paths = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in endings)
-    if not paths:
-        raise ValueError(f"There is no picture in {folder}: give a folder of JPEG, PNG or other files that PIL reads.")
+    paths = [str(Path(folder, file)) for file in pictures_in(Path(folder))]
     chosen = np.random.default_rng(seed).permutation(len(paths))[:num_images]
     return [paths[index] for index in sorted(chosen)]
 

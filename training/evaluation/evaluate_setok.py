@@ -16,7 +16,7 @@ from transformers import HfArgumentParser
 
 from modeling_setok import SetokForPreTraining
 from processing import SetokImageProcessor
-from training.data import EmojiScenes, Scene, SceneConfig
+from training.data import EmojiScenes, Scene, SceneConfig, pictures_in
 from training.evaluation.metrics import (
     AdjustedRandIndex,
     MeanIoU,
@@ -234,13 +234,6 @@ class Arguments:
     output: str | None = field(default=None, metadata={"help": "JSON file for the results"})
 
 
-def _pictures(folder: str) -> list[Example]:
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in Image.registered_extensions())
-    if not paths:
-        raise ValueError(f"There is no picture in {folder!r}.")
-    return [Example(str(path)) for path in paths]
-
-
 def main() -> None:
     (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
     device = choose_device(arguments.device)
@@ -248,7 +241,8 @@ def main() -> None:
     image_processor = SetokImageProcessor.from_pretrained(arguments.model)
     if arguments.data:
         source = arguments.data
-        examples = tqdm(_pictures(arguments.data), desc="pictures", leave=False)
+        paths = [Path(arguments.data, file) for file in pictures_in(Path(arguments.data))]
+        examples = (Example(str(path)) for path in tqdm(paths, desc="pictures", leave=False))
     else:
         source = f"EmojiScenes, split {arguments.split}"
         config = SceneConfig(

@@ -99,7 +99,7 @@ def test_what_cannot_be_calibrated_is_named(setok, encoder, pictures, tmp_path):
     (tmp_path / "empty").mkdir()
     for bad, message in [
         (arguments(tmp_path / "none", pictures), "no model in"),
-        (arguments(setok, tmp_path / "empty"), "no picture in"),
+        (arguments(setok, tmp_path / "empty"), "holds no pictures"),
         (arguments(setok, pictures, num_images=0), "num_images must be at least 1"),
         (arguments(setok, pictures, layer=-1), "leave --layer out"),
         (arguments(setok, pictures, output=str(tmp_path / "empty")), "there already"),

@@ -56,7 +56,7 @@ def _flattened(rng: np.random.Generator, colours: np.ndarray) -> np.ndarray:
 
 
 def _lined(rng: np.random.Generator, colours: np.ndarray, pixels: np.ndarray, width: int) -> np.ndarray:
-    """Dark lines, up to `width` pixels to both sides of where the drawing (h, w, 4) changes; some between pale areas."""
+    """Dark lines, `width` pixels to both sides of where the drawing (h, w, 4) changes, some around pale areas."""
     window = 2 * width + 1
     framed = Image.fromarray(np.pad(pixels, ((width, width), (width, width), (0, 0))), "RGBA")
     most, least = (np.array(framed.filter(f(window)), int) for f in (ImageFilter.MaxFilter, ImageFilter.MinFilter))

@@ -2,7 +2,7 @@
 
 from .coco import CocoMasks, load_coco, load_coco_captions, load_refcoco
 from .hub import load_hub_dataset
-from .image_folders import load_image_folder, load_image_folder_json
+from .image_folders import load_image_folder, load_image_folder_json, pictures_in
 
 __all__ = [
     "CocoMasks",
@@ -12,4 +12,5 @@ __all__ = [
     "load_image_folder",
     "load_image_folder_json",
     "load_refcoco",
+    "pictures_in",
 ]

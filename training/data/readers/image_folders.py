@@ -49,18 +49,27 @@ def load_image_folder(root: str | Path, on_error: OnError = "raise") -> datasets
 
     Arguments and errors as for `load_image_folder_json`.
     """
-    endings = Image.registered_extensions()
     root = Path(root)
-    paths = [path for path in root.rglob("*") if path.suffix.lower() in endings and path.is_file()]
-    files = sorted(str(path.relative_to(root)) for path in paths)
-    if not files:
-        raise ValueError(f"{root} holds no pictures (files ending in .png, .jpg, ...)")
+    files = pictures_in(root)
     report = Report(str(root), on_error)
     rows = [
         report.attempt(f"{root / file!s}, row {i}", lambda file=file: to_row({"image": find_picture(file, root)}))
         for i, file in enumerate(files)
     ]
     return _dataset(rows, report)
+
+
+def pictures_in(root: Path) -> list[str]:
+    """Paths, relative to a folder, of the pictures in it and in its subfolders (by file name ending), sorted.
+
+    Raises:
+        ValueError: there is none.
+    """
+    endings = Image.registered_extensions()
+    paths = [path for path in root.rglob("*") if path.suffix.lower() in endings and path.is_file()]
+    if not paths:
+        raise ValueError(f"{root} holds no pictures (files ending in .png, .jpg, ...)")
+    return sorted(str(path.relative_to(root)) for path in paths)
 
 
 def _dataset(rows: list[dict | None], report: Report) -> datasets.Dataset:

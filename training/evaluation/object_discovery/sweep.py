@@ -4,7 +4,6 @@ python -m training.evaluation.object_discovery.sweep --model FOLDER --output swe
 One setting at a time is changed. A picture is encoded once for each resolution, and gives the features of all layers.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from transformers import HfArgumentParser
 
 from modeling_setok import SetokModel
 from modeling_setok.density_peaks import cluster_tokens, feature_scale, unit_directions
-from modeling_setok.vision_encoder import encode_patches
+from modeling_setok.vision_encoder import encode_layers
 from processing import SetokImageProcessor
 from training.data import PhotoSceneConfig
 from training.evaluation.metrics import ForegroundAdjustedRandIndex, MeanBestOverlap, pixel_labels, upsample_labels
@@ -77,19 +76,16 @@ class LayersOfPictures:
 
     def __init__(self, model: SetokModel, image_processor: SetokImageProcessor, layers: Sequence[int]):
         self.model, self.image_processor, self.layers = model, image_processor, list(layers)
-        self.config = copy.copy(model.config)
-        self.config.vision_feature_layer = self.layers
 
     @torch.no_grad()
     def __call__(self, scene: DiscoveryScene, image_size: int) -> tuple[dict[int, torch.Tensor], tuple[int, int]]:
         """Layer -> its features (1, N, D) float32, and their grid (h, w)."""
         size = {"height": image_size, "width": image_size}
         pixel_values = self.image_processor([scene.image], size=size, return_tensors="pt")["pixel_values"]
-        _, patches, grid_size = encode_patches(
-            self.model.vision_encoder, self.config, pixel_values.to(self.model.device)
+        patches, grid_size = encode_layers(
+            self.model.vision_encoder, self.model.config, pixel_values.to(self.model.device), self.layers
         )
-        parts = patches.float().chunk(len(self.layers), dim=-1)
-        return dict(zip(self.layers, parts, strict=True)), tuple(grid_size)
+        return {layer: own.float() for layer, own in patches.items()}, tuple(grid_size)
 
 
 def sweep(
