@@ -5,6 +5,7 @@ All arithmetic on pixels is on integers, so that a seed gives the same bytes on 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +16,27 @@ _ATTEMPTS = 24  # to find a place for an object
 _COVERAGE = 0.6  # all objects' squares together cover at most this fraction of the image
 _SMALLEST = 4  # pixels of an object's longer side
 Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """A picture of objects on a ground; later objects lie over earlier ones.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        masks: (n, H, W) bool, the visible pixels of each object (its alpha above one half, not covered); disjoint.
+        names: n object names.
+        boxes: (n, 4) int64, xyxy in pixels around the visible part, x2 and y2 exclusive; zeros if nothing is visible.
+        visible: (n,) float64, visible fraction of each object's pixels.
+        background: its kind, and the name of its colour or picture.
+    """
+
+    image: np.ndarray
+    masks: np.ndarray
+    names: list[str]
+    boxes: np.ndarray
+    visible: np.ndarray
+    background: tuple[str, str]
 
 
 def check_objects(image_size: int, min_objects: int, max_objects: int, object_size: tuple[float, float]) -> None:

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from ..composition import check_objects, compose, fit_sizes, mask_boxes, place
+from ..composition import Composition, check_objects, compose, fit_sizes, mask_boxes, place
 from .redrawing import redrawn_sprite
 from .sprites import STYLES, concept_names, sprite
 
@@ -131,25 +131,13 @@ class Layout:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """A rendered layout. Objects are in the layout's order (later ones lie over earlier ones).
+class Scene(Composition):
+    """A rendered layout, its objects in the layout's order.
 
     Attributes:
-        image: (H, W, 3) uint8.
-        masks: (n, H, W) bool, the visible pixels of each object (its alpha above one half, not covered); disjoint.
-        names: n object names.
-        boxes: (n, 4) int64, xyxy in pixels around the visible part, x2 and y2 exclusive; zeros if nothing is visible.
-        visible: (n,) float64, visible fraction of each object's pixels.
-        background: (kind, colour name).
         layout: the description from which it was rendered.
     """
 
-    image: np.ndarray
-    masks: np.ndarray
-    names: list[str]
-    boxes: np.ndarray
-    visible: np.ndarray
-    background: tuple[str, str]
     layout: Layout
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..composition import check_objects, compose, fit_sizes, mask_boxes, place, resized_sprite
+from ..composition import Composition, check_objects, compose, fit_sizes, mask_boxes, place, resized_sprite
 from ..emoji_scenes.scenes import PALETTE, scene_rng
 from .folder import FOLDER, cutout_files, ground_files, read_picture
 
@@ -43,25 +43,9 @@ class PhotoSceneConfig:
             raise ValueError(f"grounds must be some of {GROUND_KINDS}, not {self.grounds}")
 
 
-@dataclass(frozen=True, eq=False)
-class PhotoScene:
-    """A composition; later objects lie over earlier ones.
-
-    Attributes:
-        image: (H, W, 3) uint8.
-        masks: (n, H, W) bool, the visible pixels of each object (its alpha above one half, not covered); disjoint.
-        names: n object names, all different.
-        boxes: (n, 4) int64, xyxy in pixels around the visible part, x2 and y2 exclusive.
-        visible: (n,) float64, visible fraction of each object's pixels.
-        background: (kind of `GROUND_KINDS`, name of the colour or of the photograph).
-    """
-
-    image: np.ndarray
-    masks: np.ndarray
-    names: list[str]
-    boxes: np.ndarray
-    visible: np.ndarray
-    background: tuple[str, str]
+class PhotoScene(Composition):
+    """Cut-outs on a ground, all of different names; the background is a kind of `GROUND_KINDS` with the name of the
+    colour or of the photograph."""
 
     @property
     def has_held_out_pair(self) -> bool:
