@@ -21,7 +21,8 @@ class EmojiScenes(SceneRows):
         num_scenes: the number of scenes and of rows.
         config: what the scenes look like.
         tasks: names in `tasks.TASKS`: "concepts", "caption", "question", "text_to_image", "edit", "referring",
-            "two_images", "text_only", "conversation", "presence", "outlines".
+            "two_images", "text_only", "conversation", "presence", "outlines", "placement", "relation", "relations",
+            "out_of_scope".
         seed: another seed, other scenes.
 
     Raises:

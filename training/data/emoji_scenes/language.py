@@ -10,6 +10,7 @@ from .sprites import atlas_entries
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 TEXTURES = {"flat": "plain", "gradient": "shaded", "noise": "mottled"}
+CLEARLY_BIGGER = 1.5  # times the visible pixels: below this, neither of two objects is called bigger
 CLEARLY_APART = 0.1  # of the image's side: below this, neither of two objects is called left of the other
 
 
@@ -56,6 +57,12 @@ def ordered_caption(scene: Scene) -> str:
     """ "from left to right, a dog face, a bus and a dog face on a plain blue background"."""
     order = np.argsort(centres(scene)[:, 0], kind="stable")
     return f"from left to right, {listing(a(noun(scene.names[i])) for i in order)} on {background(scene)}"
+
+
+def placed_caption(scene: Scene) -> str:
+    """ "an owl at the top left and a bus in the middle on a plain blue background"."""
+    things = (f"{a(noun(name))} {region(centre)}" for name, centre in zip(scene.names, centres(scene), strict=True))
+    return f"{listing(things)} on {background(scene)}"
 
 
 def sentence(phrase: str) -> str:

@@ -172,6 +172,10 @@ STREAMS = {
     "wordings": 13,
     "style": 14,
     "redrawing": 15,
+    "placement": 16,
+    "relation": 17,
+    "relations": 18,
+    "out_of_scope": 19,
 }
 
 

@@ -14,6 +14,7 @@ from .. import schema
 from ..composition import MIN_VISIBLE
 from . import language
 from .language import a, noun, plural
+from .out_of_scope import CANNOT_ANSWER, out_of_scope_requests
 from .scenes import PALETTE, Scene, SceneConfig, render, sample_layout
 from .sprites import concept_names
 
@@ -82,6 +83,13 @@ def text_to_image(scene: Scene, draw: Draw) -> dict:
     return schema.row("text_to_image", images=[picture(scene)], messages=messages, concepts=scene.names)
 
 
+def placement(scene: Scene, draw: Draw) -> dict:
+    """As `text_to_image`, where the user says of each object in which part of the picture it is."""
+    request = f"{draw.one_of(('Draw', 'Show me', 'Make a picture of'))}: {language.placed_caption(scene)}."
+    messages = schema.exchange([schema.text(request)], [schema.image()])
+    return schema.row("placement", images=[picture(scene)], messages=messages, concepts=scene.names)
+
+
 def question(scene: Scene, draw: Draw) -> dict:
     """A question about the picture with an answer of one word."""
     kind, asked, answer = _ask(scene, draw)
@@ -96,6 +104,32 @@ def conversation(scene: Scene, draw: Draw) -> dict:
     return schema.row("conversation", images=[picture(scene)], messages=messages, concepts=scene.names)
 
 
+def relation(scene: Scene, draw: Draw) -> dict:
+    """A question about how two objects lie to each other; about another picture where this one has no two that are
+    clearly apart."""
+    scene, asked = _related(scene, draw)
+    kind, request, answer = draw.one_of(asked)
+    messages = schema.exchange([schema.image(), schema.text(request)], [schema.text(answer)])
+    return schema.row("relation", images=[picture(scene)], messages=messages, concepts=scene.names, question_type=kind)
+
+
+def relations(scene: Scene, draw: Draw) -> dict:
+    """Several such questions about one picture."""
+    scene, asked = _related(scene, draw)
+    answers = dict((request, answer) for _, request, answer in (draw.one_of(asked) for _ in range(CONVERSATION_LENGTH)))
+    messages = _turns(([schema.text(request)], [schema.text(answer)]) for request, answer in answers.items())
+    return schema.row("relations", images=[picture(scene)], messages=messages, concepts=scene.names)
+
+
+def _related(scene: Scene, draw: Draw) -> tuple[Scene, list[tuple[str, str, str]]]:
+    """A scene with (kind, question, answer) for each of `RELATIONS` that it allows, in several forms of each."""
+    while True:
+        pairs = [(kind, RELATIONS[kind](scene, draw)) for kind in RELATIONS for _ in range(CONVERSATION_LENGTH)]
+        if asked := [(kind, *pair) for kind, pair in pairs if pair]:
+            return scene, asked
+        scene = draw.scene(scene.layout.style)
+
+
 def text_only(scene: Scene, draw: Draw) -> dict:
     """The same questions about a scene that is told instead of shown."""
     kind, asked, answer = _ask(scene, draw)
@@ -103,6 +137,16 @@ def text_only(scene: Scene, draw: Draw) -> dict:
     return schema.row(
         "text_only", messages=schema.exchange([schema.text(told)], [schema.text(answer)]), question_type=kind
     )
+
+
+def out_of_scope(scene: Scene, draw: Draw) -> dict:
+    """What the world of the scenes has no answer to, about a picture or none, and a sentence that says so."""
+    asked = draw.one_of(out_of_scope_requests(held_out=draw.allow_held_out))
+    answer = [schema.text(CANNOT_ANSWER)]
+    if draw.coin():
+        return schema.row("out_of_scope", messages=schema.exchange([schema.text(asked)], answer))
+    messages = schema.exchange([schema.image(), schema.text(asked)], answer)
+    return schema.row("out_of_scope", images=[picture(scene)], messages=messages, concepts=scene.names)
 
 
 def presence_question(name: str) -> str:
@@ -173,14 +217,38 @@ def _background_colour(scene: Scene, draw: Draw) -> tuple[str, str]:
 
 
 def _left_right(scene: Scene, draw: Draw) -> tuple[str, str] | None:
-    x = language.centres(scene)[:, 0]
+    pair = _apart(scene, draw, language.centres(scene)[:, 0], language.CLEARLY_APART)
+    if pair is None:
+        return None
+    first, second, is_less = pair
+    return f"Is the {first} to the left or to the right of the {second}?", "left" if is_less else "right"
+
+
+def _above_below(scene: Scene, draw: Draw) -> tuple[str, str] | None:
+    pair = _apart(scene, draw, language.centres(scene)[:, 1], language.CLEARLY_APART)
+    if pair is None:
+        return None
+    first, second, is_less = pair
+    return f"Is the {first} above or below the {second}?", "above" if is_less else "below"
+
+
+def _bigger(scene: Scene, draw: Draw) -> tuple[str, str] | None:
+    pair = _apart(scene, draw, np.log(np.maximum(scene.masks.sum((1, 2)), 1)), np.log(language.CLEARLY_BIGGER))
+    if pair is None:
+        return None
+    first, second, is_less = pair
+    return f"Which is bigger, the {first} or the {second}?", f"the {second if is_less else first}"
+
+
+def _apart(scene: Scene, draw: Draw, values: np.ndarray, least: float) -> tuple[str, str, bool] | None:
+    """Nouns of two objects, each the only one of its name, whose values differ by `least` or more, and whether the
+    first has the smaller value."""
     single = [i for i, name in enumerate(scene.names) if scene.names.count(name) == 1]
-    pairs = [(i, j) for i in single for j in single if abs(x[i] - x[j]) >= language.CLEARLY_APART]
+    pairs = [(i, j) for i in single for j in single if abs(values[i] - values[j]) >= least]
     if not pairs:
         return None
     i, j = draw.one_of(pairs)  # holds every pair in both orders, so that the answers are balanced
-    asked = f"Is the {noun(scene.names[i])} to the left or to the right of the {noun(scene.names[j])}?"
-    return asked, "left" if x[i] < x[j] else "right"
+    return noun(scene.names[i]), noun(scene.names[j]), bool(values[i] < values[j])
 
 
 def _yes_no(scene: Scene, draw: Draw) -> tuple[str, str]:
@@ -200,6 +268,8 @@ QUESTIONS: dict[str, Callable[[Scene, Draw], tuple[str, str] | None]] = {
     "left_right": _left_right,
     "yes_no": _yes_no,
 }
+# Questions of tasks of their own: the rows of `question` stay what they are.
+RELATIONS = {"left_right": _left_right, "above_below": _above_below, "bigger": _bigger}
 
 
 def _ask(scene: Scene, draw: Draw) -> tuple[str, str, str]:
@@ -301,4 +371,8 @@ TASKS: dict[str, Callable[[Scene, Draw], dict]] = {
     "conversation": conversation,
     "presence": presence,
     "outlines": outlines,
+    "placement": placement,
+    "relation": relation,
+    "relations": relations,
+    "out_of_scope": out_of_scope,
 }

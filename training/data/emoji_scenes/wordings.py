@@ -41,6 +41,14 @@ WORDINGS: tuple[tuple[str, ...], ...] = (
         "On which side of the {other} is the {thing}, left or right?",
     ),
     (
+        "Is the {thing} above or below the {other}?", "Is the {thing} above the {other} or below it?",
+        "Does the {thing} lie above or below the {other}?",
+    ),
+    (
+        "Which is bigger, the {thing} or the {other}?", "Which is larger, the {thing} or the {other}?",
+        "Which of the two is bigger, the {thing} or the {other}?", "What is bigger: the {thing} or the {other}?",
+    ),
+    (
         "Is there {thing} in the picture?", "Is there {thing} in this picture?", "Do you see {thing} in the picture?",
         "Does the picture contain {thing}?", "Is there {thing}?",
     ),

@@ -10,6 +10,7 @@ import pytest
 from training.data import TASKS, EmojiScenes, SceneConfig, render
 from training.data.emoji_scenes import dataset
 from training.data.emoji_scenes.language import NUMBERS, a, listing, referring_expressions, region
+from training.data.emoji_scenes.out_of_scope import CANNOT_ANSWER, out_of_scope_requests
 from training.data.emoji_scenes.scenes import PALETTE
 from training.data.emoji_scenes.sprites import STYLES, atlas_entries, sprite
 from training.data.emoji_scenes.tasks import Draw
@@ -94,6 +95,68 @@ def test_captions_tell_the_scene(task, turn):
         assert np.array_equal(np.asarray(row["images"][0]), scene.image)
     assert 60 < in_order < 140
     assert types(row, 1) == (["text"] if task == "caption" else ["image"])
+
+
+def test_placements_say_where_each_object_is():
+    for row, scene in rows_and_scenes("placement", 60):
+        things, _, background = words(row, 0).split(": ")[-1].rstrip(".").rpartition(" on a ")
+        told = re.findall(
+            r"(?:^|, | and )an? (.+?) (at the \w+(?: \w+)?|on the \w+|in the middle)(?=, | and |$)", things
+        )
+        true = [(name, region(centre)) for name, centre in zip(scene.names, middles(scene), strict=True)]
+        assert [(NAME_OF[noun], place) for noun, place in told] == true and background.split()[1] == scene.background[1]
+        assert types(row, 1) == ["image"] and np.array_equal(np.asarray(row["images"][0]), scene.image)
+
+
+def related(question: str, scene) -> str:
+    """The answer to a question about two objects, worked out from the masks alone."""
+    forms = {
+        r"Is the (.+) to the left or to the right of the (.+)\?": (middles(scene)[:, 0], ("left", "right")),
+        r"Is the (.+) above or below the (.+)\?": (middles(scene)[:, 1], ("above", "below")),
+        r"Which is bigger, the (.+) or the (.+)\?": (scene.masks.sum((1, 2)), None),
+    }
+    (match, values, answers), *others = [
+        (match, *rest) for form, rest in forms.items() if (match := re.fullmatch(form, question))
+    ]
+    assert not others and all(scene.names.count(NAME_OF[noun]) == 1 for noun in match.groups())
+    first, second = (values[scene.names.index(NAME_OF[noun])] for noun in match.groups())
+    if answers is None:
+        assert max(first, second) >= 1.5 * min(first, second) * (1 - 1e-9)
+        return f"the {match[1] if first > second else match[2]}"
+    assert abs(first - second) >= 0.1 - 1e-9
+    return answers[0] if first < second else answers[1]
+
+
+@pytest.mark.parametrize("task", ["relation", "relations"])
+def test_relations_are_true_and_even(task):
+    answers, others = {}, 0
+    for row, scene in rows_and_scenes(task, 400):
+        if not np.array_equal(np.asarray(row["images"][0]), scene.image):  # it has no two objects clearly apart
+            others += 1
+            continue
+        asked = [words(row, turn) for turn in range(0, len(row["messages"]), 2)]
+        assert len(set(asked)) == len(asked) <= (1 if task == "relation" else 4)
+        for turn, question in enumerate(asked):
+            assert words(row, 2 * turn + 1) == related(question, scene)
+        if task == "relation":
+            answers.setdefault(row["question_type"], Counter())[words(row, 1)] += 1
+    assert others < 160
+    if task == "relation":
+        assert min(map(sum, map(Counter.values, answers.values()))) > 50
+        assert 0.35 < answers["above_below"]["above"] / answers["above_below"].total() < 0.65
+
+
+def test_what_cannot_be_answered_says_so():
+    """In validation and test by requests that training lacks."""
+    asked = {}
+    for split in ("train", "test"):
+        rows = [row for row, _ in rows_and_scenes("out_of_scope", 60, split)]
+        assert {words(row, 1) for row in rows} == {CANNOT_ANSWER}
+        assert 15 < sum(bool(row["images"]) for row in rows) < 45
+        asked[split] = {words(row, 0) for row in rows}
+    assert asked["train"] <= set(out_of_scope_requests(held_out=False)) and len(asked["train"]) > 30
+    assert asked["test"] <= set(out_of_scope_requests(held_out=True))
+    assert not asked["train"] & asked["test"]
 
 
 def right_answer(question: str, scene) -> str:
