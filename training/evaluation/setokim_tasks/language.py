@@ -2,7 +2,7 @@
 
 from training.data.emoji_scenes.language import background
 from training.data.emoji_scenes.scenes import scene_rng
-from training.data.emoji_scenes.tasks import QUESTIONS, Draw, presence_question
+from training.data.emoji_scenes.tasks import QUESTIONS, RELATIONS, Draw, presence_question
 from training.evaluation.metrics import AnswerAccuracy, ObjectF1, YesNo
 from training.evaluation.report import Row
 from training.evaluation.setokim_tasks.task import Context, Example, Observations, Task
@@ -26,7 +26,8 @@ def caption(context: Context, examples: list[Example]) -> list[Observations]:
 
 def answers(context: Context, examples: list[Example]) -> list[Observations]:
     """Of questions about one picture, two or none: `question_accuracy` and `question_majority` (see `AnswerAccuracy`),
-    and by type `question_counting_accuracy` …; in the same way `two_images_` and `text_only_`."""
+    and by type `question_counting_accuracy` …; in the same way `relation_`, `two_images_`, `text_only_` and
+    `out_of_scope_`, where the answer is the sentence that says so."""
     said = context.model.ask(
         context.processor, [example.row["images"] for example in examples], [example.request for example in examples]
     )
@@ -75,6 +76,15 @@ QUESTION = Task(
         *(_accuracy(f"– {kind.replace('_', ' ')}", f"question_{kind}") for kind in QUESTIONS),
     ],
 )
+RELATION = Task(
+    name="relation",
+    scene_task="relation",
+    observe=answers,
+    rows=[
+        _accuracy("relations: accuracy", "relation"),
+        *(_accuracy(f"– {kind.replace('_', ' ')}", f"relation_{kind}") for kind in RELATIONS),
+    ],
+)
 PRESENCE = Task(
     name="presence",
     scene_task="concepts",
@@ -92,4 +102,10 @@ TEXT_ONLY = Task(
     scene_task="text_only",
     observe=answers,
     rows=[_accuracy("scenes told in words: accuracy", "text_only")],
+)
+OUT_OF_SCOPE = Task(
+    name="out_of_scope",
+    scene_task="out_of_scope",
+    observe=answers,
+    rows=[Row("beyond its world: says so", "out_of_scope_accuracy")],
 )
