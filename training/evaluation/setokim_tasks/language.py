@@ -82,7 +82,7 @@ RELATION = Task(
     observe=answers,
     rows=[
         _accuracy("relations: accuracy", "relation"),
-        *(_accuracy(f"– {kind.replace('_', ' ')}", f"relation_{kind}") for kind in RELATIONS),
+        *(_accuracy(f"– {kind.replace('_', ' or ')}", f"relation_{kind}") for kind in RELATIONS),
     ],
 )
 PRESENCE = Task(
