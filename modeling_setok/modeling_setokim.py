@@ -74,7 +74,8 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
             inputs_embeds: (B, T, hidden), in place of `input_ids`, whose special tokens are found by their embedding.
             pixel_values: (I, 3, H, W), the batch's images in reading order.
             masks: (M, H, W), the batch's masks in reading order.
-            mm_encoder_outputs: {"image": what `get_image_features` returned}, in place of `pixel_values`.
+            mm_encoder_outputs: in place of `pixel_values`: {"image": what `get_image_features` returned}, or {"setok":
+                what SeTok returned, or a mapping of its fields}, of which the projector still makes features.
 
         Raises:
             ValueError: images, masks and their placeholders do not match, a cache does not fit the rest, or all of it

@@ -17,6 +17,8 @@ from .outputs_setokim import SetokimImageFeatures
 from .placeholders import images_of_placeholders
 from .vision_encoder import image_size_of
 
+OF_MASKS = ("patch_embeddings", "cluster_ids", "grid_size")  # what masks need of SeTok's output
+
 
 class TokenStatistics(nn.Module):
     """Mean and standard deviation of concept tokens, by which they become visual tokens; saved with the weights."""
@@ -89,7 +91,11 @@ class VisualTokensMixin:
         return self._as_features(setok_output, tokens, setok_output.token_mask)
 
     def get_placeholder_features(
-        self, input_ids: torch.LongTensor, pixel_values: torch.Tensor, masks: torch.Tensor | None = None
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.Tensor | None,
+        masks: torch.Tensor | None = None,
+        setok_output: SetokModelOutput | None = None,
     ) -> SetokimImageFeatures:
         """Visual tokens of every placeholder of a batch: of an `<image>` all of its image, of a `<mask>` those that the
         mask covers.
@@ -98,20 +104,30 @@ class VisualTokensMixin:
             input_ids: (B, T), compact.
             pixel_values: (I, 3, H, W), one image per `<image>`, in reading order.
             masks: (M, H, W) in [0, 1], one per `<mask>`, in reading order; each belongs to the image before it.
+            setok_output: what SeTok made of the images, in place of `pixel_values`: the concept tokens and their mask,
+                and with masks also patch embeddings, cluster ids and grid size (and soft masks, if SeTok's are), which
+                count only for images that have a mask.
 
         Raises:
-            ValueError: masks of another shape or range; and see `images_of_placeholders`.
+            ValueError: masks of another shape or range, or without what they need of SeTok's output; and see
+                `images_of_placeholders`.
         """
         num_masks = 0 if masks is None else len(masks)
         if num_masks:
             _check_masks(masks)
-        images, is_mask = images_of_placeholders(self.config, input_ids, len(pixel_values), num_masks)
+        num_images = len(pixel_values if setok_output is None else setok_output.token_mask)
+        images, is_mask = images_of_placeholders(self.config, input_ids, num_images, num_masks)
+        if setok_output is None:
+            setok_output = self._run_setok(pixel_values)
+        tokens, token_mask = self.normalize_tokens(setok_output.last_hidden_state), setok_output.token_mask
         if num_masks == 0:
-            return self.get_image_features(pixel_values, return_dict=True)
-        setok_output = self._run_setok(pixel_values)
-        images, is_mask = images.to(self.setok.device), is_mask.to(self.setok.device)
-        tokens = self.normalize_tokens(setok_output.last_hidden_state)[images]
-        token_mask = setok_output.token_mask[images]
+            return self._as_features(setok_output, tokens, token_mask)
+        if setok_output.patch_embeddings is None or setok_output.cluster_ids is None or setok_output.grid_size is None:
+            raise ValueError(
+                "masks need SeTok's patch_embeddings, cluster_ids and grid_size beside its concept tokens."
+            )
+        images, is_mask = images.to(tokens.device), is_mask.to(tokens.device)
+        tokens, token_mask = tokens[images], token_mask[images]
         concept_masks = self.setok.concept_masks(setok_output)[images[is_mask]]
         covered = covered_tokens(concept_masks, token_mask[is_mask], masks)
         token_mask[is_mask] = covered
@@ -129,25 +145,34 @@ class VisualTokensMixin:
     ) -> SetokimImageFeatures | None:
         """The features of a call (see `SetokimModel.forward`): those that it was given, or those of its pixel values,
         or `None` for a text alone."""
-        features = (mm_encoder_outputs or {}).get("image")
-        if pixel_values is None:
-            if features is None and masks is not None and len(masks):
-                raise ValueError("masks were given without pixel_values: pass the images that they belong to.")
-            return features
-        if features is not None:
+        given = mm_encoder_outputs or {}
+        features, setok_output = given.get("image"), given.get("setok")
+        if sum(images is not None for images in (pixel_values, features, setok_output)) > 1:
             raise ValueError("Pass pixel_values or mm_encoder_outputs, not both.")
-        return self.get_placeholder_features(input_ids, pixel_values, masks)
+        if setok_output is not None:
+            if is_deepspeed_zero3_enabled():
+                self._run_blank()
+            return self.get_placeholder_features(input_ids, None, masks, SetokModelOutput(**setok_output))
+        if pixel_values is not None:
+            return self.get_placeholder_features(input_ids, pixel_values, masks)
+        if features is None and masks is not None and len(masks):
+            raise ValueError("masks were given without pixel_values: pass the images that they belong to.")
+        return features
 
     def idle_features(self) -> torch.Tensor:
         """Zero (), computed with what reads images. Every part takes part in every step, and in the same order,
         whatever a batch holds: so no process waits for another, and none reduces the gradient of one part with that of
         another."""
-        if is_deepspeed_zero3_enabled():  # each process gathers SeTok's weights for all
-            blank = self.token_statistics.mean.new_zeros(1, 3, *image_size_of(self.config.vision_config))
-            tokens = self._run_setok(blank).last_hidden_state[0]
+        if is_deepspeed_zero3_enabled():
+            tokens = self._run_blank()
         else:
             tokens = self.token_statistics.mean[None]
         return 0 * self.multi_modal_projector(tokens).sum()
+
+    def _run_blank(self) -> torch.Tensor:
+        """The concept tokens (n, D) of a blank image: with ZeRO-3 each process gathers SeTok's weights for all."""
+        blank = self.token_statistics.mean.new_zeros(1, 3, *image_size_of(self.config.vision_config))
+        return self._run_setok(blank).last_hidden_state[0]
 
     def _run_setok(self, pixel_values: torch.Tensor, **kwargs) -> SetokModelOutput:
         """Without a graph where SeTok is frozen: gradient checkpointing has the inputs of every encoder require one."""

@@ -71,10 +71,12 @@ ROOMS = {
     },
 }  # fmt: skip
 # At the top of training/ lies what trains: a script for each stage, and what these share.
-LAUNCH_SCRIPTS = {"cache_patches.py", "train_setok.py", "pretrain_setokim.py", "finetune_setokim.py"}
+LAUNCH_SCRIPTS = {
+    "cache_patches.py", "train_setok.py", "cache_tokens.py", "pretrain_setokim.py", "finetune_setokim.py"
+}  # fmt: skip
 SHARED_BY_SCRIPTS = {
     "__init__.py", "trainer_setok.py", "trainer_setokim.py", "recipe.py", "configs.py", "loading.py", "checkpoints.py",
-    "freezing.py", "memory.py", "patch_cache.py",
+    "freezing.py", "memory.py", "shards.py", "patch_cache.py", "token_cache.py",
 }  # fmt: skip
 
 

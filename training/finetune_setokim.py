@@ -22,6 +22,7 @@ from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
 from training.freezing import part_sizes, train_only
 from training.recipe import check_ranges, parse_recipe, whole_weights
+from training.token_cache import from_token_cache, refuse_trained_setok
 from training.trainer_setokim import VISUAL_HEADS, SetokimArguments, SetokimTrainerMixin, load_setokim
 
 logger = logging.getLogger(__name__)
@@ -79,17 +80,19 @@ def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
         default = ("model.language_model", "lm_head", *VISUAL_HEADS)
         train_only(model, default if model_args.trainable is None else model_args.trainable)
     collator = SetokimCollator(processor, training_args.max_length, data_args.long_rows)
+    train_data = load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed)
+    train_data = without_long_rows(train_data, collator)
     trainer = SetokimSFTTrainer(
         model=model,
         args=training_args,
         data_collator=collator,
-        train_dataset=without_long_rows(
-            load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed), collator
-        ),
+        train_dataset=from_token_cache(data_args, train_data, model.model.setok, processor.image_processor),
         eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
         processing_class=processor,
         peft_config=adapter,
     )
+    if data_args.token_cache is not None:
+        refuse_trained_setok(trainer.model)  # adapters, too, have their places by now
     logger.info("Parameters: %s", part_sizes(model))
     if train_on(trainer, checkpoint):
         trainer.save_model()

@@ -24,6 +24,7 @@ from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
 from training.freezing import part_sizes, train_only
 from training.loading import load_whole
 from training.recipe import check_ranges, parse_recipe, whole_weights
+from training.token_cache import from_token_cache, refuse_trained_setok
 from training.trainer_setokim import SetokimTrainer, SetokimTrainingArguments, load_setokim
 
 logger = logging.getLogger(__name__)
@@ -91,14 +92,17 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
     train_only(model, model_args.trainable)
     logger.info("Parameters: %s", part_sizes(model))
     collator = SetokimCollator(processor, training_args.max_length, data_args.long_rows)
+    train_data = without_long_rows(train_data, collator)
     trainer = SetokimTrainer(
         model=model,
         args=training_args,
         data_collator=collator,
-        train_dataset=without_long_rows(train_data, collator),
+        train_dataset=from_token_cache(data_args, train_data, model.model.setok, processor.image_processor),
         eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
         processing_class=processor,
     )
+    if data_args.token_cache is not None:
+        refuse_trained_setok(model)
     if train_on(trainer, checkpoint):
         trainer.save_model()
         trainer.save_state()  # last: it tells that the final model is whole

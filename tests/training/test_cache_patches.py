@@ -113,7 +113,7 @@ def test_a_cache_of_something_else_is_refused(tmp_path):
 
 def test_what_cannot_be_cached_is_refused(tmp_path):
     path = recipe(tmp_path, tmp_path / "cache")
-    with pytest.raises(ValueError, match="holds no patch cache .* run training/cache_patches.py"):
+    with pytest.raises(ValueError, match="holds no cache of patches .* run training/cache_patches.py"):
         train([str(path)])
     with pytest.raises(ValueError, match="here it is trained"):
         train([str(path), "--trainable", "setok"])

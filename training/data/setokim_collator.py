@@ -1,15 +1,17 @@
 """From rows of the schema to the inputs of SetokimForConditionalGeneration."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 
 from processing import SetokimProcessor
 
 IGNORED = -100  # the label of a position without a loss
 LongRows = Literal["refuse", "skip", "cut"]
+SETOK_FIELDS = ("last_hidden_state", "token_mask", "cluster_ids", "patch_embeddings")  # one entry for each image
 
 
 @dataclass
@@ -24,6 +26,8 @@ class SetokimCollator:
     - `pixel_values`: (number of images, 3, H, W) float32, in reading order over the batch; missing without images;
     - `masks`: (number of masks, H, W) float32, 0 or 1, one per "mask" part in reading order; missing without any.
       Masks that no part stands for (those of task "concepts") are left out.
+    - `mm_encoder_outputs`: `{"setok": fields of a SetokModelOutput}`, for rows of a `TokenCache` and in place of their
+      `pixel_values`. All rows of a batch are of such a cache, or none.
 
     Only parts make marks: what looks like a special token in the text of a row is read and learned as its characters.
 
@@ -48,7 +52,9 @@ class SetokimCollator:
         if self.long_rows not in get_args(LongRows):
             raise ValueError(f"long_rows must be one of {', '.join(get_args(LongRows))}, not {self.long_rows!r}")
 
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict]) -> dict[str, Any]:
+        if "concept_tokens" in rows[0]:
+            return self._cached(rows)
         masks = [mask for row in rows for mask in _masks(row)]
         batch = self.processor.apply_chat_template(
             [row["messages"] for row in rows],
@@ -95,6 +101,38 @@ class SetokimCollator:
             length -= 1
         return length
 
+    def _cached(self, rows: list[dict]) -> dict[str, Any]:
+        """Rows of a `TokenCache`."""
+        ids, learned = zip(*self.tokens([row["messages"] for row in rows]), strict=True)
+        ids = [torch.tensor(row) for row in ids]
+        labels = [row.where(torch.tensor(is_target) == 1, IGNORED) for row, is_target in zip(ids, learned, strict=True)]
+        batch = {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.processor.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        }
+        pictures = [tokens for row in rows for tokens in row["concept_tokens"]]
+        if not pictures:
+            return self._within_length(rows, batch)
+        batch["last_hidden_state"] = pad_sequence(pictures, batch_first=True)
+        counts = torch.tensor([len(tokens) for tokens in pictures])
+        batch["token_mask"] = torch.arange(int(counts.max())) < counts[:, None]
+        grid_size = None
+        if masked := [row for row in rows if "masks" in row]:
+            batch["masks"] = torch.cat([row["masks"] for row in masked]).float()
+            patches, grid_size = masked[0]["patch_embeddings"], masked[0]["grid_size"]
+            batch["patch_embeddings"] = torch.zeros(len(pictures), *patches.shape)
+            batch["cluster_ids"] = torch.full((len(pictures), len(patches)), -1)
+            image = 0
+            for row in rows:
+                if "masks" in row:  # they belong to its first image
+                    batch["patch_embeddings"][image] = row["patch_embeddings"]
+                    batch["cluster_ids"][image] = row["cluster_ids"]
+                image += len(row["concept_tokens"])
+        batch = self._within_length(rows, batch)
+        fields = {name: batch.pop(name) for name in SETOK_FIELDS if name in batch}
+        return batch | {"mm_encoder_outputs": {"setok": fields | {"grid_size": grid_size}}} if fields else batch
+
     def _within_length(self, rows: list[dict], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The batch with no row longer than `max_length`."""
         lengths = batch["attention_mask"].sum(1).tolist()
@@ -109,7 +147,8 @@ class SetokimCollator:
                     "max_length, or set long_rows to skip or cut; a row that is cut has to keep some of its answer."
                 )
         is_kept = torch.arange(ids.shape[1]) < torch.tensor(kept)[:, None]
-        marks = {"pixel_values": self.processor.image_token_id, "masks": self.processor.mask_token_id}
+        marks = dict.fromkeys(("pixel_values", *SETOK_FIELDS), self.processor.image_token_id)
+        marks["masks"] = self.processor.mask_token_id
         for name, token_id in marks.items():
             if name in batch:
                 batch[name] = batch[name][is_kept[ids == token_id]]

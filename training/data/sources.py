@@ -39,6 +39,9 @@ class MixtureArguments:
     long_rows: LongRows = field(
         default="refuse", metadata={"help": "what becomes of rows longer than max_length: 'refuse', 'skip' or 'cut'"}
     )
+    token_cache: str | None = field(
+        default=None, metadata={"help": "folder that cache_tokens.py filled, read in place of pixels"}
+    )
 
 
 def load_mixture(parts: list[dict], num_rows: int, seed: int = 0) -> Mixture:

@@ -1,0 +1,228 @@
+"""What the frozen SeTok makes of the pictures of a mixture, computed once and read in place of pixels.
+
+Rows are kept by their number in the mixture, whole, their messages as JSON: the text of a scene follows from what was
+drawn, so making it anew would cost what the picture costs. It is not tokenized, so that the cache fits any language
+model. SeTok runs in float32 whatever precision the training has: under autocast to bfloat16 some pictures get other
+tokens. Kept in float16, tokens would change the losses by 2e-5 (setokim-emoji-tiny), patch embeddings by 1e-6.
+
+A shard holds
+
+- `text` (bytes,) uint8, one JSON object for each row, and `text_places` (n, 2), where that begins and ends. It has
+  `task`, `messages`, and the places of the row in what follows;
+- `concept_tokens` (T, D) float32, those of each picture one after the other;
+- of the first picture of rows with masks, `patch_embeddings` (J, h * w, Dv) float16 and `cluster_ids` (J, h * w) int32,
+  and those `masks` (M, H, W) bool, at the size of the pixel values. No other loss asks for patches.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from modeling_setok import SetokModel
+from training.data.mixture import Mixture
+from training.data.sources import MixtureArguments
+from training.packaged_models.digest import weights_digest
+from training.shards import ShardContents, ShardedRows, Shards, open_shard
+
+SHARD_ROWS = 512
+# Of configurations: where a model comes from and how it runs, not what it computes
+OF_NO_TOKEN = (
+    "_name_or_path", "architectures", "auto_map", "detokenizer_config", "dtype", "transformers_version", "use_cache"
+)  # fmt: skip
+
+
+class TokenCache(ShardedRows):
+    """The rows of a mixture from a cache, as a map-style dataset (see `ShardedRows`), for `SetokimCollator`.
+
+    A row has `task`, `messages` and `concept_tokens`, a list of one (n_i, D) float32 for each of its pictures. A row
+    with masks has `masks` (m, H, W) bool and, of its first picture, `patch_embeddings` (h * w, Dv), `cluster_ids`
+    (h * w,) and `grid_size` (h, w).
+
+    Args:
+        folder: of a cache.
+        num_rows: of the mixture.
+        fingerprint: what the cache must be of, see `token_fingerprint`.
+    """
+
+    def __init__(self, folder: str | Path, num_rows: int, fingerprint: Mapping[str, Any]):
+        super().__init__(_shards(folder), num_rows, fingerprint)
+
+    def read(self, path: Path, row: int) -> dict[str, Any]:
+        shard = open_shard(path)
+        start, end = shard.get_slice("text_places")[row].tolist()
+        text = json.loads(shard.get_slice("text")[start:end].numpy().tobytes())
+        found = {"task": text["task"], "messages": text["messages"], "concept_tokens": []}
+        for start, end in text["concept_tokens"]:
+            found["concept_tokens"].append(shard.get_slice("concept_tokens")[start:end])
+        if "masks" in text:
+            start, end = text["masks"]
+            found |= {
+                "masks": shard.get_slice("masks")[start:end],
+                "patch_embeddings": shard.get_slice("patch_embeddings")[text["patches"]],
+                "cluster_ids": shard.get_slice("cluster_ids")[text["patches"]],
+                "grid_size": tuple(text["grid_size"]),
+            }
+        return found
+
+
+def from_token_cache(
+    args: MixtureArguments, mixture: Mixture, setok: SetokModel, image_processor
+) -> Mixture | TokenCache:
+    """The rows to train on: the mixture's from the cache that the recipe names, or the mixture itself."""
+    if args.token_cache is None:
+        return mixture
+    fingerprint = token_fingerprint(setok, image_processor, args.mixture, mixture)
+    return TokenCache(args.token_cache, len(mixture), fingerprint)
+
+
+def refuse_trained_setok(model: nn.Module) -> None:
+    """Raises a `ValueError` if a parameter of the SeTok inside a Setokim, adapters included, is trained."""
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if any("setok" in name.split(".") for name in trained):
+        raise ValueError(
+            "token_cache holds what SeTok gave before training, and here it is trained: leave it out of trainable, or "
+            "of lora's target_modules and modules_to_save, or leave out token_cache."
+        )
+
+
+def token_fingerprint(setok: SetokModel, image_processor, parts: list[dict], mixture: Mixture) -> dict[str, Any]:
+    """What the contents of a cache follow from: another SeTok, other pixels or other rows make another cache.
+
+    Rows are told by what the recipe says of each part, by their order, and by the first row of each part, pictures
+    included: so a data set that has changed, or code that draws other scenes, is most likely found out.
+
+    Args:
+        parts: the recipe's `mixture`.
+        mixture: its rows.
+    """
+    rows = hashlib.sha256()
+    settings = [{key: value for key, value in part.items() if key not in ("name", "weight")} for part in parts]
+    rows.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    for order in (mixture.part_of, mixture.row_of):
+        rows.update(np.ascontiguousarray(order, dtype=np.int64).tobytes())
+    for first in np.unique(mixture.part_of, return_index=True)[1].tolist():
+        row = mixture[first]
+        rows.update(json.dumps(row["messages"], sort_keys=True).encode())
+        for picture in (*row["images"], *(row["masks"] or ())):
+            rows.update(f"{picture.mode} {picture.size}".encode() + picture.tobytes())
+    return {
+        "SeTok": weights_digest(setok),
+        "configuration of SeTok": json.loads(json.dumps(_settings(setok.config.to_dict()))),
+        "image processor": json.loads(image_processor.to_json_string()),
+        "mixture": rows.hexdigest(),
+    }
+
+
+@torch.no_grad()
+def write_token_cache(
+    folder: str | Path,
+    rows: Mixture,
+    collate: Callable[[list], Mapping[str, torch.Tensor]],
+    setok: SetokModel,
+    fingerprint: Mapping[str, Any],
+    batch_size: int = 16,
+    process_index: int = 0,
+    num_processes: int = 1,
+) -> None:
+    """Writes the shards that are not there yet, as `Shards.write` does.
+
+    Args:
+        collate: makes `pixel_values` and `masks` of some rows, all that they have, in reading order.
+        fingerprint: of all that, see `token_fingerprint`.
+        batch_size: rows whose pictures SeTok encodes together.
+
+    Raises:
+        ValueError: rows with masks and a SeTok with soft ones, or patch embeddings beyond float16.
+    """
+    setok.eval()
+
+    def make(indices: range) -> ShardContents:
+        contents = _Contents()
+        for start in range(0, len(indices), batch_size):
+            batch_rows = [rows[index] for index in indices[start : start + batch_size]]
+            batch = collate(batch_rows)
+            if "pixel_values" in batch:
+                output = setok(batch["pixel_values"].to(setok.device), return_dict=True)
+            else:
+                output = None
+            contents.add(batch_rows, output, batch.get("masks"))
+        return ShardContents(contents.tensors())
+
+    _shards(folder).write(len(rows), fingerprint, make, process_index, num_processes)
+
+
+class _Contents:
+    """Of a shard, as its rows come in."""
+
+    def __init__(self):
+        self.texts, self.tokens, self.patches, self.cluster_ids, self.masks = [], [], [], [], []
+        self.num_tokens = self.num_masks = 0
+
+    def add(self, rows: list[dict], output, masks: torch.Tensor | None) -> None:
+        """Rows, what SeTok made of their pictures, and their masks."""
+        image = mask = 0
+        for row in rows:
+            kinds = [part["type"] for turn in row["messages"] for part in turn["content"]]
+            images, num_masks = range(image, image + kinds.count("image")), kinds.count("mask")
+            text = {"task": row["task"], "messages": row["messages"], "concept_tokens": []}
+            for number in images:
+                tokens = output.last_hidden_state[number, output.token_mask[number]].cpu().float()
+                text["concept_tokens"].append([self.num_tokens, self.num_tokens + len(tokens)])
+                self.tokens.append(tokens)
+                self.num_tokens += len(tokens)
+            if num_masks:
+                if output.soft_masks is not None:
+                    raise ValueError(
+                        'token_cache does not keep the soft masks of a SeTok with assignment_mode="soft": leave out '
+                        f"rows of task {row['task']!r}, or token_cache."
+                    )
+                text["patches"], text["grid_size"] = len(self.patches), list(output.grid_size)
+                self.patches.append(_halved(output.patch_embeddings[image].cpu()))
+                self.cluster_ids.append(output.cluster_ids[image].cpu().int())
+                text["masks"] = [self.num_masks, self.num_masks + num_masks]
+                self.masks.append(masks[mask : mask + num_masks].bool())
+                self.num_masks += num_masks
+            image, mask = images.stop, mask + num_masks
+            self.texts.append(json.dumps(text).encode())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        ends = np.cumsum([len(text) for text in self.texts])
+        tensors = {
+            "text": torch.frombuffer(bytearray(b"".join(self.texts)), dtype=torch.uint8),
+            "text_places": torch.tensor(np.stack([np.append(0, ends[:-1]), ends], axis=1)),
+        }
+        if self.tokens:
+            tensors["concept_tokens"] = torch.cat(self.tokens)
+        if self.masks:
+            tensors["patch_embeddings"] = torch.stack(self.patches)
+            tensors["cluster_ids"], tensors["masks"] = torch.stack(self.cluster_ids), torch.cat(self.masks)
+        return tensors
+
+
+def _halved(patch_embeddings: torch.Tensor) -> torch.Tensor:
+    halved = patch_embeddings.half()
+    if not halved.isfinite().all():
+        raise ValueError(
+            "Patch embeddings of this vision encoder are beyond the range of float16, in which token_cache keeps those "
+            "of rows with masks: leave such rows out, or token_cache."
+        )
+    return halved
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration, as a mapping, and those in it say of the tokens."""
+    return {
+        name: _settings(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in OF_NO_TOKEN
+    }
+
+
+def _shards(folder: str | Path) -> Shards:
+    return Shards(Path(folder), "tokens", SHARD_ROWS, counted="text_places")
