@@ -122,10 +122,8 @@ class VisualTokensMixin:
         tokens, token_mask = self.normalize_tokens(setok_output.last_hidden_state), setok_output.token_mask
         if num_masks == 0:
             return self._as_features(setok_output, tokens, token_mask)
-        if setok_output.patch_embeddings is None or setok_output.cluster_ids is None or setok_output.grid_size is None:
-            raise ValueError(
-                "masks need SeTok's patch_embeddings, cluster_ids and grid_size beside its concept tokens."
-            )
+        if any(setok_output.get(name) is None for name in OF_MASKS):
+            raise ValueError(f"masks need {', '.join(OF_MASKS)} of SeTok's output beside its concept tokens.")
         images, is_mask = images.to(tokens.device), is_mask.to(tokens.device)
         tokens, token_mask = tokens[images], token_mask[images]
         concept_masks = self.setok.concept_masks(setok_output)[images[is_mask]]

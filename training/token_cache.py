@@ -114,7 +114,7 @@ def token_fingerprint(setok: SetokModel, image_processor, parts: list[dict], mix
     return {
         "SeTok": weights_digest(setok),
         "configuration of SeTok": json.loads(json.dumps(_settings(setok.config.to_dict()))),
-        "image processor": json.loads(image_processor.to_json_string()),
+        "image processor": _settings(json.loads(image_processor.to_json_string())),
         "mixture": rows.hexdigest(),
     }
 
@@ -216,7 +216,7 @@ def _halved(patch_embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration, as a mapping, and those in it say of the tokens."""
+    """What a configuration, as a mapping, and those in it say of how tokens are made."""
     return {
         name: _settings(value) if isinstance(value, Mapping) else value
         for name, value in config.items()

@@ -91,6 +91,37 @@ def test_precomputed_features_in_place_of_pixels(processor, model):
         assert torch.equal(model(**inputs, mm_encoder_outputs={"image": features}).logits, expected)
 
 
+def test_what_setok_returned_in_place_of_pixels(processor, model):
+    """Of a text with masks as well, and as a mapping; the projector still learns from it, and SeTok does not run."""
+    inputs, masks = inputs_of(processor, [f"{IMAGE} dog: {MASK}", f"{IMAGE} to {IMAGE}"]), torch.ones(1, 24, 24)
+    labels = targets_of(inputs, start=4)
+    with torch.no_grad():
+        output = model.model.setok(inputs["pixel_values"])
+    fields = ("last_hidden_state", "token_mask", "cluster_ids", "patch_embeddings", "grid_size")
+    found = []
+    for given in (
+        {"pixel_values": inputs.pop("pixel_values")},
+        {"mm_encoder_outputs": {"setok": output}},
+        {"mm_encoder_outputs": {"setok": {name: output[name] for name in fields}}},
+    ):
+        torch.manual_seed(0)
+        model.zero_grad()
+        outputs = model(**inputs, **given, masks=masks, labels=labels)
+        outputs.loss.backward()
+        found.append((outputs.loss.item(), model.model.multi_modal_projector.linear1.weight.grad.clone()))
+        model.model.setok.forward = None
+    del model.model.setok.forward
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], abs=1e-6)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-5, atol=1e-6)
+    output["cluster_ids"] = None
+    with pytest.raises(ValueError, match="masks need patch_embeddings, cluster_ids, grid_size of SeTok's output"):
+        model(**inputs, mm_encoder_outputs={"setok": output}, masks=masks)
+    features = model.get_image_features(pixel_values=torch.zeros(3, 3, 24, 24))
+    with pytest.raises(ValueError, match="not both"):
+        model(**inputs, mm_encoder_outputs={"setok": output, "image": features})
+
+
 def test_frozen_parts_stay_in_eval_mode(model):
     for part in (model.model.setok, model.detokenizer, model.mask_decoder):
         part.requires_grad_(True)

@@ -27,7 +27,8 @@ def test_training_from_the_cache_gives_the_losses_of_training_from_pixels(stage,
     assert losses(tmp_path / "killed" / "run") == losses(tmp_path / "cached" / "run")
 
 
-def test_two_processes_share_the_work(setokim_recipe, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_two_processes_share_the_work(setokim_recipe, tmp_path):
     path = setokim_recipe("finetune", tmp_path, token_cache=str(tmp_path / "one"), train_examples=600)
     cache_tokens([str(path)])
     finish(launch("cache_tokens.py", path, "--token_cache", str(tmp_path / "two"), processes=2))

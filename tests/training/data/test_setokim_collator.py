@@ -178,6 +178,54 @@ def test_long_rows_are_cut_between_images(processor):
             assert text.count("[Img]") or key not in batch
 
 
+def cached(row: dict, first: int) -> dict:
+    """A row as a `TokenCache` gives it: picture number k of all has k + 1 tokens, all of them k."""
+    kept = {"task": row["task"], "messages": row["messages"]}
+    kept["concept_tokens"] = [torch.full((k + 1, 4), float(k)) for k in range(first, first + len(row["images"]))]
+    if any(part["type"] == "mask" for turn in row["messages"] for part in turn["content"]):
+        masks = torch.stack([torch.from_numpy(np.array(mask.resize((48, 48)))) > 0 for mask in row["masks"]])
+        patches = {"patch_embeddings": torch.full((9, 2), float(first)), "cluster_ids": torch.full((9,), first)}
+        kept |= {"masks": masks, "grid_size": (3, 3), **patches}
+    return kept
+
+
+def test_cached_tokens_stand_where_their_pictures_stood(processor, rows):
+    firsts = np.cumsum([0, *(len(row["images"]) for row in rows)])
+    kept = [cached(row, first) for row, first in zip(rows, firsts.tolist(), strict=False)]
+    expected, batch = SetokimCollator(processor)(rows), SetokimCollator(processor)(kept)
+    for name in ("input_ids", "attention_mask", "labels"):
+        assert torch.equal(batch[name], expected[name])
+    assert batch["masks"].shape == expected["masks"].shape and batch["masks"].dtype == torch.float32
+    fields = batch["mm_encoder_outputs"]["setok"]
+    number = int(firsts[-1])
+    assert fields["token_mask"].sum(1).tolist() == list(range(1, number + 1))
+    assert fields["last_hidden_state"].shape == (number, number, 4) and fields["grid_size"] == (3, 3)
+    for k in range(number):
+        assert (fields["last_hidden_state"][k, : k + 1] == k).all() and not fields["last_hidden_state"][
+            k, k + 1 :
+        ].any()
+    masked = [first for first, row in zip(firsts.tolist(), kept, strict=False) if "masks" in row]
+    assert [k for k in range(number) if (fields["cluster_ids"][k] == k).all()] == masked
+    assert (fields["patch_embeddings"][masked] == torch.tensor(masked)[:, None, None]).all()
+    assert (fields["cluster_ids"] >= 0).sum() == 9 * len(masked)
+
+
+def test_cutting_cached_rows_leaves_what_cutting_pictures_leaves(processor, rows):
+    rows = [row for row in rows if row["task"] in ("edit", "outlines", "caption")]
+    firsts = np.cumsum([0, *(len(row["images"]) for row in rows)])
+    kept = [cached(row, first) for row, first in zip(rows, firsts.tolist(), strict=False)]
+    length = SetokimCollator(processor)([row for row in rows if row["task"] == "edit"][:1])["input_ids"].shape[1]
+    collator = SetokimCollator(processor, max_length=length - 4, long_rows="cut")
+    learned = [collator.tokens([row["messages"]])[0][1] for row in rows]
+    chosen = [i for i, is_target in enumerate(learned) if any(is_target[: length - 8])]
+    expected, batch = collator([rows[i] for i in chosen]), collator([kept[i] for i in chosen])
+    for name in ("input_ids", "attention_mask", "labels"):
+        assert torch.equal(batch[name], expected[name])
+    assert len(batch["mm_encoder_outputs"]["setok"]["token_mask"]) == len(expected["pixel_values"])
+    assert len(batch.get("masks", ())) == len(expected.get("masks", ()))
+    assert 0 < len(expected["pixel_values"]) < firsts[-1]
+
+
 def test_cutting_one_row_leaves_the_others_alone(processor, rows):
     """The images of a batch stay with their rows."""
     rows = [row for row in rows if row["task"] in ("edit", "caption", "text_to_image", "text_only", "outlines")]
