@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import TransformersKwargs
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import can_return_tuple, is_flash_attention_requested
 
 from .base_setokim import SetokimPreTrainedModel
 from .composition_setokim import SetokimCompositionMixin
@@ -24,7 +24,16 @@ from .losses_setokim import weighted_losses
 from .mask_decoder import MaskDecoder
 from .modeling_setok import SetokModel
 from .outputs_setokim import SetokimCausalLMOutput, SetokimImageFeatures, SetokimModelOutput
-from .placeholders import expand_placeholders, find_special_tokens, gather_positions, learned_positions, past_length
+from .placeholders import (
+    PackedRows,
+    check_rows_stay_apart,
+    expand_placeholders,
+    find_special_tokens,
+    gather_positions,
+    learned_positions,
+    packed_rows,
+    past_length,
+)
 from .tasks_setokim import SetokimTasksMixin
 from .vision_encoder import patch_dim_of
 from .visual_tokens import TokenStatistics, VisualProjector, VisualTokensMixin
@@ -43,6 +52,7 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
         self.multi_modal_projector = VisualProjector(config)
         self.language_model = AutoModel.from_config(config.text_config)
         self.token_statistics = TokenStatistics(config.vision_config.hidden_size)
+        self._rows_apart_with: str | None = None  # the attention that was seen to keep packed rows apart
         self.post_init()
         self.freeze_parts()
 
@@ -64,6 +74,7 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
         masks: torch.Tensor | None = None,
         mm_encoder_outputs: dict | None = None,
         use_cache: bool | None = None,
+        pack_rows: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SetokimModelOutput:
         """
@@ -76,10 +87,15 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
             masks: (M, H, W), the batch's masks in reading order.
             mm_encoder_outputs: in place of `pixel_values`: {"image": what `get_image_features` returned}, or {"setok":
                 what SeTok returned, or a mapping of its fields}, of which the projector still makes features.
+            pack_rows: whether the language model reads the rows end to end instead of padded, each apart from the
+                others: for training, whose result is the same. The output's `hidden_states` and `attentions` are then
+                those of the packed sequences.
 
         Raises:
             ValueError: images, masks and their placeholders do not match, a cache does not fit the rest, or all of it
-                is longer than the positions that the language model has learned (rotary ones go on, if badly).
+                is longer than the positions that the language model has learned (rotary ones go on, if badly); rows to
+                be packed come with a cache, positions or an attention mask of their own, or in a language model in
+                which they would see each other.
         """
         refuse_unknown_arguments(kwargs, self.language_model)
         if (input_ids is None) == (inputs_embeds is None):
@@ -90,8 +106,13 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
         features, expanded = self.resolve_features(ids, pixel_values, masks, mm_encoder_outputs), None
         has_mask = getattr(attention_mask, "ndim", None) == 2  # with a static cache it is made already, or several are
         past = past_length(past_key_values) if features is not None or has_mask else 0
-        if features is not None:
-            counts = [len(tokens) for tokens in features.pooler_output]
+        if pack_rows and (past_key_values is not None or use_cache or position_ids is not None):
+            raise ValueError(
+                "Packed rows have no cache, and positions of their own: leave out past_key_values, use_cache and "
+                "position_ids (a trainer gives them for context parallelism), or pack_rows."
+            )
+        if features is not None or pack_rows:
+            counts = [] if features is None else [len(tokens) for tokens in features.pooler_output]
             expanded = expand_placeholders(self.config, ids, attention_mask, position_ids, counts, past)
         if expanded is not None:
             ids, position_ids = expanded.input_ids, expanded.position_ids
@@ -111,7 +132,13 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
                 f"The text has {past + ids.shape[1]} tokens, those of its images included: more than the {limit} "
                 "positions of the language model (max_position_embeddings of its config). Shorten it."
             )
-        inputs_embeds = self._embed(ids, inputs_embeds, features)
+        inputs_embeds, packing = self._embed(ids, inputs_embeds, features), None
+        if pack_rows:
+            if expanded is None:
+                raise ValueError("Packed rows must come as text with one <image> for each image, not expanded already.")
+            packing = self._packing(inputs_embeds, attention_mask)
+            inputs_embeds, attention_mask, use_cache = packing.pack(inputs_embeds), None, False
+            position_ids = packing.position_ids.to(inputs_embeds.device)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -121,6 +148,8 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
+        if packing is not None:
+            hidden_states = packing.unpack(hidden_states)
         if expanded is not None:
             expanded.hidden_states = hidden_states
             hidden_states = gather_positions(hidden_states, expanded.compact_positions)
@@ -156,6 +185,14 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
             visual = torch.cat(list(features.pooler_output)).to(inputs_embeds)
             return inputs_embeds.masked_scatter(is_visual[..., None].to(inputs_embeds.device), visual)
         return inputs_embeds if idle is None else inputs_embeds + idle.to(inputs_embeds)
+
+    def _packing(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor) -> PackedRows:
+        """How these rows are packed, after a look at the language model when it is the first time."""
+        config = self.language_model.config
+        if self._rows_apart_with != config._attn_implementation:
+            check_rows_stay_apart(self.language_model, inputs_embeds)
+            self._rows_apart_with = config._attn_implementation
+        return packed_rows(attention_mask, in_one=is_flash_attention_requested(config))
 
 
 class SetokimForConditionalGeneration(
@@ -230,13 +267,14 @@ class SetokimForConditionalGeneration(
         labels: torch.LongTensor | None = None,
         mm_encoder_outputs: dict | None = None,
         use_cache: bool | None = None,
+        pack_rows: bool = False,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SetokimCausalLMOutput:
         """
         Args:
-            input_ids, attention_mask, position_ids, inputs_embeds, pixel_values, masks, mm_encoder_outputs: see
-                `SetokimModel.forward`.
+            input_ids, attention_mask, position_ids, inputs_embeds, pixel_values, masks, mm_encoder_outputs, pack_rows:
+                see `SetokimModel.forward`.
             labels: (B, T), the ids to predict, -100 elsewhere. An `<image>` or `<mask>` that keeps its id is a target:
                 its visual tokens are learned by the diffusion head, their number by the text loss.
             logits_to_keep: only the last so many positions (0: all), or those of a tensor of indices.
@@ -255,6 +293,7 @@ class SetokimForConditionalGeneration(
             masks=masks,
             mm_encoder_outputs=mm_encoder_outputs,
             use_cache=use_cache,
+            pack_rows=pack_rows,
             return_dict=True,
             **kwargs,
         )

@@ -105,8 +105,9 @@ def test_setok_and_its_gradients(use_flash, encoder):
         assert (grads[name] - gradient).abs().max() <= 1e-4 + 1e-3 * scale, name
 
 
-def test_setokim(use_flash, processor, model):
-    """A caption, a picture to paint and a mask in one batch; then the tasks."""
+@pytest.mark.parametrize("pack_rows", [False, True])
+def test_setokim(use_flash, processor, model, pack_rows):
+    """A caption, a picture to paint and a mask in one batch, padded or packed in one sequence; then the tasks."""
     eager, fast = eager_and_flash(model, use_flash)
     inputs = inputs_of(processor, [f"{IMAGE} dog: {MASK}", f"{IMAGE} to {IMAGE}", f"{IMAGE} a cat"])
     masks = torch.zeros(1, 24, 24)
@@ -115,7 +116,9 @@ def test_setokim(use_flash, processor, model):
     for one in (eager, fast):
         torch.manual_seed(1)  # of the diffusion loss
         with torch.no_grad():
-            outputs.append(one(**inputs, masks=masks, labels=targets_of(inputs, start=4)))
+            outputs.append(
+                one(**inputs, masks=masks, labels=targets_of(inputs, start=4), pack_rows=pack_rows and one is fast)
+            )
     expected, got = outputs
     real = inputs["attention_mask"].bool()
     torch.testing.assert_close(got.logits[real], expected.logits[real], **CLOSE)
