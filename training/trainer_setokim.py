@@ -27,6 +27,10 @@ class SetokimArguments:
     max_length: int | None = field(
         default=2048, metadata={"help": "longest text in tokens, an image counted as one; longer rows: see long_rows"}
     )
+    pack_rows: bool = field(
+        default=False,
+        metadata={"help": "the language model reads a batch's rows end to end, without padding; the same losses"},
+    )
     visual_learning_rate: float | None = field(
         default=None, metadata={"help": "learning rate outside the language model; default: the same"}
     )
@@ -35,6 +39,10 @@ class SetokimArguments:
         super().__post_init__()
         check_training_arguments(self)
         check_ranges(self, max_length=1, visual_learning_rate=0)
+        if getattr(self, "packing", False) or getattr(self, "padding_free", False):
+            raise ValueError(
+                "packing and padding_free are TRL's, for text alone; rows with images have pack_rows: true."
+            )
 
 
 @dataclass
@@ -58,7 +66,11 @@ class SetokimTrainerMixin(ResumingTrainerMixin):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # Not super(): a trainer between may compute the loss of the text alone, from the hidden states
         loss, outputs = Trainer.compute_loss(
-            self, model, {**inputs, "use_cache": False}, return_outputs=True, num_items_in_batch=num_items_in_batch
+            self,
+            model,
+            {**inputs, "use_cache": False, "pack_rows": self.args.pack_rows},
+            return_outputs=True,
+            num_items_in_batch=num_items_in_batch,
         )
         for sums, name in zip(self._loss_sums["train" if model.training else "eval"], LOSS_PARTS, strict=True):
             if (part := getattr(outputs, name)) is not None:

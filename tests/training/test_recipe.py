@@ -207,6 +207,7 @@ def test_wrong_lists_and_mappings_on_the_command_line(line, message):
             "leave out one of them",
         ),
         ("pretrain_setokim", {"visual_learning_rate": -1}, "visual_learning_rate must be a number of at least 0"),
+        ("finetune_setokim", {"model_name_or_path": "a", "packing": True}, "rows with images have pack_rows: true"),
         ("finetune_setokim", {"model_name_or_path": "a", "max_length": 0}, "max_length must be a number of at least 1"),
     ],
 )

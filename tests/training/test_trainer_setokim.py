@@ -204,6 +204,36 @@ def test_gradient_checkpointing_changes_no_gradient(make_trainer, processor, sta
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6)
 
 
+@stages
+def test_packed_rows_train_as_padded_ones(make_trainer, processor, rows, stage):
+    """A caption, a picture to paint, a mask and a text, over two batches a step: every logged loss, every gradient, and
+    an evaluation."""
+    found = []
+    for pack_rows in (False, True):
+        torch.manual_seed(0)
+        trainer = make_trainer(
+            stage, model=tiny_setokim(processor), eval_dataset={"own": rows[:4]}, pack_rows=pack_rows,
+            per_device_train_batch_size=4, gradient_accumulation_steps=2, max_grad_norm=0.0,
+        )  # fmt: skip
+        recorder, sequences = Recorder(trainer), []
+        language_model = trainer.accelerator.unwrap_model(trainer.model).get_decoder()
+        language_model.register_forward_pre_hook(
+            lambda module, args, kwargs, seen=sequences: seen.append(kwargs["inputs_embeds"].shape[0]), with_kwargs=True
+        )
+        torch.manual_seed(1)
+        trainer.train()
+        assert (min(sequences) < 4) == pack_rows
+        torch.manual_seed(1)
+        logs = trainer.state.log_history[0] | trainer.evaluate()
+        found.append(({name: value for name, value in logs.items() if "loss" in name}, recorder.gradients))
+    (losses, padded), (packed_losses, packed) = found
+    assert {*LOSS_PARTS, *(f"eval_own_{part}" for part in LOSS_PARTS)} <= losses.keys()
+    assert packed_losses == pytest.approx(losses, rel=1e-4, abs=1e-4)
+    assert padded.keys() == packed.keys()
+    for name, gradient in padded.items():
+        torch.testing.assert_close(packed[name], gradient, rtol=1e-3, atol=1e-4)
+
+
 def test_trls_own_trainer_and_collator_train_the_text(processor, rows, tmp_path):
     model = tiny_setokim(processor)
     data = Dataset.from_list([row for row in rows if row["task"] in ("caption", "text_to_image")], features=FEATURES)
