@@ -100,17 +100,17 @@ class SetokimModel(VisualTokensMixin, SetokimPreTrainedModel):
         refuse_unknown_arguments(kwargs, self.language_model)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds.")
+        if pack_rows and (past_key_values is not None or use_cache or position_ids is not None):
+            raise ValueError(
+                "Packed rows have no cache, and positions of their own: leave out past_key_values, use_cache and "
+                "position_ids (a trainer gives them for context parallelism), or pack_rows."
+            )
         ids = input_ids
         if inputs_embeds is not None:
             ids = find_special_tokens(self.config, inputs_embeds, self.get_input_embeddings())
         features, expanded = self.resolve_features(ids, pixel_values, masks, mm_encoder_outputs), None
         has_mask = getattr(attention_mask, "ndim", None) == 2  # with a static cache it is made already, or several are
         past = past_length(past_key_values) if features is not None or has_mask else 0
-        if pack_rows and (past_key_values is not None or use_cache or position_ids is not None):
-            raise ValueError(
-                "Packed rows have no cache, and positions of their own: leave out past_key_values, use_cache and "
-                "position_ids (a trainer gives them for context parallelism), or pack_rows."
-            )
         if features is not None or pack_rows:
             counts = [] if features is None else [len(tokens) for tokens in features.pooler_output]
             expanded = expand_placeholders(self.config, ids, attention_mask, position_ids, counts, past)
