@@ -56,7 +56,8 @@ ROOMS = {
         "modeling_setok", "processing", "training/data", "training/evaluation", "training/evaluation/metrics"
     },
     "training/evaluation": {
-        "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation/metrics"
+        "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation/metrics",
+        "training/losses", "training/packaged_models",
     },
     "training/packaged_models": set(),
     "training/hub": {"modeling_setok", "processing", "training/evaluation", "training/packaged_models"},

