@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
+from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 
@@ -199,13 +201,38 @@ class ResumingTrainerMixin:
 
 def train_on(trainer: Trainer, checkpoint: str | None) -> bool:
     """Trains, from the checkpoint where there is one. Returns whether the final model is still to be written."""
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with _lines_above_the_bar():
+        trainer.train(resume_from_checkpoint=checkpoint)
     if not trainer.was_finished(checkpoint):
         return True
     if trainer.has_final_model():
         return False
     logger.info("%s lacks the final model: it is written now.", trainer.args.output_dir)
     return True
+
+
+@contextmanager
+def _lines_above_the_bar() -> Iterator[None]:
+    """Within it, lines that loggers write to the console, and warnings, stand above the progress bar and not in it."""
+    on_console = [logger for logger in _all_loggers() if any(map(_writes_to_console, logger.handlers))]
+    if not logging.root.handlers:  # a handler of last resort would write what no other takes
+        on_console.append(logging.root)
+    logging.captureWarnings(True)
+    try:
+        with logging_redirect_tqdm(on_console):
+            yield
+    finally:
+        logging.captureWarnings(False)
+
+
+def _all_loggers() -> list[logging.Logger]:
+    """Libraries such as transformers have a handler of their own."""
+    named = logging.root.manager.loggerDict.values()
+    return [logging.root, *(logger for logger in named if isinstance(logger, logging.Logger))]
+
+
+def _writes_to_console(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
 
 
 def _refuse_damaged_state(file: Path, contents: set[str]) -> None:

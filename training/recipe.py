@@ -14,6 +14,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
+from transformers.integrations import is_trackio_available
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from training.configs import nearest
@@ -129,6 +130,8 @@ def check_training_arguments(args: TrainingArguments) -> None:
             f"max_steps must be a number of steps, or -1 with num_train_epochs above 0; got {args.max_steps} with "
             f"{args.num_train_epochs} epochs."
         )
+    if "trackio" in args.report_to and not is_trackio_available():
+        raise ValueError("report_to names trackio, which is not installed: pip install trackio, or leave it out.")
     for name in ("save", "logging"):
         steps = getattr(args, f"{name}_steps")
         if getattr(args, f"{name}_strategy") == "steps" and not 0 < steps < math.inf:

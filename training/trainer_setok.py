@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import Trainer, TrainingArguments
+from transformers.integrations import TensorBoardCallback, TrackioCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from processing import SetokImageProcessor, contact_sheet, draw_concept_tokens, side_by_side
@@ -50,7 +52,8 @@ class SetokTrainer(ResumingTrainerMixin, Trainer):
         adversarial_loss: needed where `args.adversarial_weight` > 0; it has an optimizer of its own, and both are saved
             in the checkpoints for an exact resume.
         evaluate_fn: model -> metrics, called at each evaluation.
-        sample_images: pictures to tokenise and paint at each evaluation, written to `output_dir/samples`.
+        sample_images: pictures to tokenise and paint at each evaluation, written to `output_dir/samples`, and to
+            TensorBoard and trackio where `args.report_to` has them.
     """
 
     def __init__(
@@ -143,7 +146,7 @@ class SetokTrainer(ResumingTrainerMixin, Trainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Metrics of `evaluate_fn` on the main process, and sample pictures."""
-        metrics = {}
+        metrics, samples = {}, None
         if self.is_world_process_zero():
             model = self.accelerator.unwrap_model(self.model)
             was_training = model.training
@@ -151,15 +154,17 @@ class SetokTrainer(ResumingTrainerMixin, Trainer):
             if self.evaluate_fn is not None:
                 metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluate_fn(model).items()}
             if self.sample_images:
-                self._write_samples(model)
+                samples = self._write_samples(model)
             model.train(was_training)
         self.accelerator.wait_for_everyone()
         self.log(dict(metrics))
+        if samples is not None:
+            self._report_samples(samples)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     @torch.no_grad()
-    def _write_samples(self, model) -> None:
+    def _write_samples(self, model) -> Image.Image:
         processor: SetokImageProcessor = self.processing_class
         pixel_values = processor(self.sample_images, return_tensors="pt")["pixel_values"].to(self.args.device)
         outputs = model.setok(pixel_values)
@@ -176,7 +181,20 @@ class SetokTrainer(ResumingTrainerMixin, Trainer):
         ]
         folder = Path(self.args.output_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        contact_sheet(rows).save(folder / f"step-{self.state.global_step:06d}.png")
+        sheet = contact_sheet(rows)
+        sheet.save(folder / f"step-{self.state.global_step:06d}.png")
+        return sheet
+
+    def _report_samples(self, sheet: Image.Image) -> None:
+        """After metrics were logged: then the callbacks have opened what they write to, also after training."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback):
+                callback.tb_writer.add_image("samples", np.asarray(sheet), self.state.global_step, dataformats="HWC")
+                callback.tb_writer.flush()
+            elif isinstance(callback, TrackioCallback):
+                import trackio
+
+                trackio.log({"samples": trackio.Image(sheet), "train/global_step": self.state.global_step})
 
     # ---- checkpoints
 

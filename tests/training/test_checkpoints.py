@@ -1,18 +1,24 @@
 """Runs that are finished, and checkpoints that are not whole: what goes on, and what is said."""
 
+import io
 import json
+import logging
 import pickle
 import shutil
+import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tqdm.auto import tqdm
 from transformers import TrainingArguments
 
 from tests.training.test_train_setok import tiny_recipe
 from training import finetune_setokim, pretrain_setokim, train_setok
-from training.checkpoints import last_checkpoint, refuse_damaged_files
+from training.checkpoints import last_checkpoint, refuse_damaged_files, train_on
 
 STAGES = ("setok", "encoder", "pretrain", "lora")
 SLOW_STAGES = (pytest.param(stage, marks=pytest.mark.slow) for stage in ("detokenizer", "finetune"))
@@ -224,3 +230,28 @@ def test_what_each_engine_leaves(damaged, tmp_path):
     trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled = False, True
     assert trainer.state_files() == ["optimizer*", "scheduler.pt", "rng_state.pth"]
     assert json.loads((checkpoint / STATE).read_text())["global_step"] == 2
+
+
+def test_lines_stand_above_the_progress_bar_and_not_in_it(monkeypatch):
+    """Of the user's logger, of a library's with a handler of its own, and warnings."""
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    ours, library = logging.StreamHandler(screen), logging.StreamHandler(screen)
+    monkeypatch.setattr(logging.root, "handlers", [ours])
+    library_logger = logging.getLogger("a_library")
+    monkeypatch.setattr(library_logger, "handlers", [library])
+    monkeypatch.setattr(library_logger, "propagate", False)
+
+    def train(resume_from_checkpoint):
+        with tqdm(total=2, file=screen, mininterval=0) as bar:
+            bar.update()
+            logging.getLogger("training").warning("a line of ours")
+            library_logger.warning("a line of a library")
+            warnings.warn("a warning", stacklevel=1)
+            bar.update()
+
+    assert train_on(SimpleNamespace(train=train, was_finished=lambda checkpoint: False), None)
+    shown = [line.rpartition("\r")[2] for line in screen.getvalue().split("\n")]  # what a carriage return leaves
+    assert shown.count("a line of ours") == shown.count("a line of a library") == 1
+    assert [line for line in shown if "a warning" in line and "UserWarning" in line and "it/s" not in line]
+    assert (logging.root.handlers, library_logger.handlers) == ([ours], [library])

@@ -16,7 +16,7 @@ from training.configs import update_config
 from training.data import sources
 from training.finetune_setokim import SetokimSFTConfig, lora_config
 from training.freezing import train_only
-from training.recipe import parse_recipe
+from training.recipe import check_training_arguments, parse_recipe
 from training.trainer_setok import SetokTrainingArguments
 from training.trainer_setokim import SetokimTrainingArguments
 
@@ -248,3 +248,10 @@ def test_our_recipes_name_data_parts_and_values_that_exist(recipe, processor, mo
         lora_config(values["lora"])
     else:
         train_only(tiny_setokim(processor), values["trainable"])
+
+
+def test_a_tracker_that_is_not_installed_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.recipe.is_trackio_available", lambda: False)
+    check_training_arguments(TrainingArguments(str(tmp_path), report_to="tensorboard", use_cpu=True))
+    with pytest.raises(ValueError, match="report_to names trackio, which is not installed: pip install trackio"):
+        check_training_arguments(TrainingArguments(str(tmp_path), report_to=["trackio"], use_cpu=True))

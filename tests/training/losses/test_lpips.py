@@ -89,7 +89,7 @@ def real() -> PerceptualLoss:
 def test_published_channel_weights(real):
     """Those of torchmetrics are copied from `lpips` 0.1.4."""
     folder = Path(torchmetrics.functional.image.__file__).parent / "lpips_models"
-    published = torch.load(folder / "vgg.pth", weights_only=True)
+    published = torch.load(folder / "vgg.pth", map_location="cpu", weights_only=True)
     for stage, channels in enumerate(real.feature_network.channels):
         assert torch.equal(channels, published[f"lin{stage}.model.1.weight"].flatten())
 

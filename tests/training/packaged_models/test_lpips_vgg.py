@@ -20,7 +20,7 @@ WIDTHS = ((4, 6), (8, 8), (8,) * 3, (10,) * 3, (10,) * 3)
 
 def pickled(weights) -> bytes:
     """As the package's is: of arrays, named as NumPy 1 names them."""
-    return pickle.dumps(weights, protocol=2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    return pickle.dumps(weights, protocol=3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
 def random_weights() -> dict:
