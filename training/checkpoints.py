@@ -201,6 +201,8 @@ class ResumingTrainerMixin:
 
 def train_on(trainer: Trainer, checkpoint: str | None) -> bool:
     """Trains, from the checkpoint where there is one. Returns whether the final model is still to be written."""
+    if trainer.args.run_name is None:  # by which trackers know a run that goes on, or is evaluated after its end
+        trainer.args.run_name = Path(trainer.args.output_dir).name
     with _lines_above_the_bar():
         trainer.train(resume_from_checkpoint=checkpoint)
     if not trainer.was_finished(checkpoint):

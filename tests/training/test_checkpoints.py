@@ -250,7 +250,8 @@ def test_lines_stand_above_the_progress_bar_and_not_in_it(monkeypatch):
             warnings.warn("a warning", stacklevel=1)
             bar.update()
 
-    assert train_on(SimpleNamespace(train=train, was_finished=lambda checkpoint: False), None)
+    args = SimpleNamespace(run_name=None, output_dir="runs/mine")
+    assert train_on(SimpleNamespace(args=args, train=train, was_finished=lambda checkpoint: False), None)
     shown = [line.rpartition("\r")[2] for line in screen.getvalue().split("\n")]  # what a carriage return leaves
     assert shown.count("a line of ours") == shown.count("a line of a library") == 1
     assert [line for line in shown if "a warning" in line and "UserWarning" in line and "it/s" not in line]
