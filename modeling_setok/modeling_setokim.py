@@ -24,16 +24,8 @@ from .losses_setokim import weighted_losses
 from .mask_decoder import MaskDecoder
 from .modeling_setok import SetokModel
 from .outputs_setokim import SetokimCausalLMOutput, SetokimImageFeatures, SetokimModelOutput
-from .placeholders import (
-    PackedRows,
-    check_rows_stay_apart,
-    expand_placeholders,
-    find_special_tokens,
-    gather_positions,
-    learned_positions,
-    packed_rows,
-    past_length,
-)
+from .packed_rows import PackedRows, check_rows_stay_apart, packed_rows
+from .placeholders import expand_placeholders, find_special_tokens, gather_positions, learned_positions, past_length
 from .tasks_setokim import SetokimTasksMixin
 from .vision_encoder import patch_dim_of
 from .visual_tokens import TokenStatistics, VisualProjector, VisualTokensMixin

@@ -5,7 +5,7 @@ import torch
 from transformers import AttentionInterface, AutoConfig, AutoModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from modeling_setok.placeholders import check_rows_stay_apart, packed_rows
+from modeling_setok.packed_rows import check_rows_stay_apart, packed_rows
 from tests.setokim_testing import BATCHES, IMAGE, MASK, TEXTS, inputs_of
 
 LOSSES = ("loss", "text_loss", "diffusion_loss", "mask_loss")
