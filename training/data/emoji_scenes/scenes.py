@@ -198,8 +198,10 @@ def make_scene(split: str, index: int, config: SceneConfig | None = None, seed: 
     config = config or SceneConfig()
     style = config.styles[scene_rng(split, index, seed, "style").integers(len(config.styles))]
     layout = sample_layout(scene_rng(split, index, seed), config, split != "train", style)
-    rng = scene_rng(split, index, seed, "redrawing")
-    return render(_redrawn(rng, layout) if rng.random() < config.redrawn else layout)
+    if config.redrawn:
+        rng = scene_rng(split, index, seed, "redrawing")
+        layout = _redrawn(rng, layout) if rng.random() < config.redrawn else layout
+    return render(layout)
 
 
 def render(layout: Layout) -> Scene:

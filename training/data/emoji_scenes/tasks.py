@@ -78,16 +78,18 @@ def caption(scene: Scene, draw: Draw) -> dict:
 def text_to_image(scene: Scene, draw: Draw) -> dict:
     """The user describes a picture, the assistant shows it."""
     described = language.caption(scene) if draw.coin() else language.ordered_caption(scene)
-    request = f"{draw.one_of(('Draw', 'Show me', 'Make a picture of'))}: {described}."
-    messages = schema.exchange([schema.text(request)], [schema.image()])
-    return schema.row("text_to_image", images=[picture(scene)], messages=messages, concepts=scene.names)
+    return _to_paint("text_to_image", described, scene, draw)
 
 
 def placement(scene: Scene, draw: Draw) -> dict:
     """As `text_to_image`, where the user says of each object in which part of the picture it is."""
-    request = f"{draw.one_of(('Draw', 'Show me', 'Make a picture of'))}: {language.placed_caption(scene)}."
+    return _to_paint("placement", language.placed_caption(scene), scene, draw)
+
+
+def _to_paint(task: str, described: str, scene: Scene, draw: Draw) -> dict:
+    request = f"{draw.one_of(('Draw', 'Show me', 'Make a picture of'))}: {described}."
     messages = schema.exchange([schema.text(request)], [schema.image()])
-    return schema.row("placement", images=[picture(scene)], messages=messages, concepts=scene.names)
+    return schema.row(task, images=[picture(scene)], messages=messages, concepts=scene.names)
 
 
 def question(scene: Scene, draw: Draw) -> dict:
@@ -217,38 +219,32 @@ def _background_colour(scene: Scene, draw: Draw) -> tuple[str, str]:
 
 
 def _left_right(scene: Scene, draw: Draw) -> tuple[str, str] | None:
-    pair = _apart(scene, draw, language.centres(scene)[:, 0], language.CLEARLY_APART)
-    if pair is None:
-        return None
-    first, second, is_less = pair
-    return f"Is the {first} to the left or to the right of the {second}?", "left" if is_less else "right"
+    asked = "Is the {} to the left or to the right of the {}?"
+    return _compared(scene, draw, language.centres(scene)[:, 0], language.CLEARLY_APART, asked, ("left", "right"))
 
 
 def _above_below(scene: Scene, draw: Draw) -> tuple[str, str] | None:
-    pair = _apart(scene, draw, language.centres(scene)[:, 1], language.CLEARLY_APART)
-    if pair is None:
-        return None
-    first, second, is_less = pair
-    return f"Is the {first} above or below the {second}?", "above" if is_less else "below"
+    asked = "Is the {} above or below the {}?"
+    return _compared(scene, draw, language.centres(scene)[:, 1], language.CLEARLY_APART, asked, ("above", "below"))
 
 
 def _bigger(scene: Scene, draw: Draw) -> tuple[str, str] | None:
-    pair = _apart(scene, draw, np.log(np.maximum(scene.masks.sum((1, 2)), 1)), np.log(language.CLEARLY_BIGGER))
-    if pair is None:
-        return None
-    first, second, is_less = pair
-    return f"Which is bigger, the {first} or the {second}?", f"the {second if is_less else first}"
+    sizes, asked = np.log(np.maximum(scene.masks.sum((1, 2)), 1)), "Which is bigger, the {} or the {}?"
+    return _compared(scene, draw, sizes, np.log(language.CLEARLY_BIGGER), asked, ("the {1}", "the {0}"))
 
 
-def _apart(scene: Scene, draw: Draw, values: np.ndarray, least: float) -> tuple[str, str, bool] | None:
-    """Nouns of two objects, each the only one of its name, whose values differ by `least` or more, and whether the
-    first has the smaller value."""
+def _compared(
+    scene: Scene, draw: Draw, values: np.ndarray, least: float, asked: str, answers: tuple[str, str]
+) -> tuple[str, str] | None:
+    """A question about two objects, each the only one of its name, whose values differ by `least` or more; the first
+    answer is right where the first object has the smaller value. Both nouns are put into question and answers."""
     single = [i for i, name in enumerate(scene.names) if scene.names.count(name) == 1]
     pairs = [(i, j) for i in single for j in single if abs(values[i] - values[j]) >= least]
     if not pairs:
         return None
     i, j = draw.one_of(pairs)  # holds every pair in both orders, so that the answers are balanced
-    return noun(scene.names[i]), noun(scene.names[j]), bool(values[i] < values[j])
+    nouns = noun(scene.names[i]), noun(scene.names[j])
+    return asked.format(*nouns), answers[0 if values[i] < values[j] else 1].format(*nouns)
 
 
 def _yes_no(scene: Scene, draw: Draw) -> tuple[str, str]:
