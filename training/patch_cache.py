@@ -54,10 +54,12 @@ def patch_fingerprint(
         target_size: side of the pictures to paint.
         dtype: in which embeddings are kept. float16 rounds them by less than a two-thousandth.
     """
+    settings = json.loads(image_processor.to_json_string())
+    settings.pop("auto_map", None)  # of one that was saved: where its code lies
     return {
         "encoder": weights_digest(model.vision_encoder),
         "vision_feature_layer": model.config.vision_feature_layer,
-        "image_processor": json.loads(image_processor.to_json_string()),
+        "image_processor": settings,
         "rows": rows_of,
         "target_size": target_size,
         "dtype": dtype,

@@ -9,9 +9,9 @@ A shard holds
 
 - `text` (bytes,) uint8, one JSON object for each row, and `text_places` (n, 2), where that begins and ends. It has
   `task`, `messages`, and the places of the row in what follows;
-- `concept_tokens` (T, D) float32, those of each picture one after the other;
-- of the first picture of rows with masks, `patch_embeddings` (J, h * w, Dv) float16 and `cluster_ids` (J, h * w) int32,
-  and those `masks` (M, H, W) bool, at the size of the pixel values. No other loss asks for patches.
+- `concept_tokens` (T, D) float32, those of each picture one after the other, once for all rows that show it;
+- of the first picture of rows with masks, once as well, `patch_embeddings` (J, h * w, Dv) float16 and `cluster_ids`
+  (J, h * w) int32, and those `masks` (M, H, W) bool, at the size of the pixel values. No other loss asks for patches.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from modeling_setok import SetokModel
@@ -143,53 +144,71 @@ def write_token_cache(
     setok.eval()
 
     def make(indices: range) -> ShardContents:
-        contents = _Contents()
+        contents = _Contents(setok)
         for start in range(0, len(indices), batch_size):
             batch_rows = [rows[index] for index in indices[start : start + batch_size]]
             batch = collate(batch_rows)
-            if "pixel_values" in batch:
-                output = setok(batch["pixel_values"].to(setok.device), return_dict=True)
-            else:
-                output = None
-            contents.add(batch_rows, output, batch.get("masks"))
+            contents.add(batch_rows, batch.get("pixel_values"), batch.get("masks"))
         return ShardContents(contents.tensors())
 
     _shards(folder).write(len(rows), fingerprint, make, process_index, num_processes)
 
 
 class _Contents:
-    """Of a shard, as its rows come in."""
+    """Of a shard, as its rows come in. A picture that several rows show is encoded and kept once, but for one whose
+    masks come after other rows about it: that is encoded again."""
 
-    def __init__(self):
+    def __init__(self, setok: SetokModel):
+        self.setok = setok
         self.texts, self.tokens, self.patches, self.cluster_ids, self.masks = [], [], [], [], []
         self.num_tokens = self.num_masks = 0
+        self.token_places: dict[bytes, list[int]] = {}  # by digest of the picture, as are those of patches
+        self.patch_places: dict[bytes, int] = {}
 
-    def add(self, rows: list[dict], output, masks: torch.Tensor | None) -> None:
-        """Rows, what SeTok made of their pictures, and their masks."""
-        image = mask = 0
-        for row in rows:
-            kinds = [part["type"] for turn in row["messages"] for part in turn["content"]]
-            images, num_masks = range(image, image + kinds.count("image")), kinds.count("mask")
-            text = {"task": row["task"], "messages": row["messages"], "concept_tokens": []}
-            for number in images:
-                tokens = output.last_hidden_state[number, output.token_mask[number]].cpu().float()
-                text["concept_tokens"].append([self.num_tokens, self.num_tokens + len(tokens)])
-                self.tokens.append(tokens)
-                self.num_tokens += len(tokens)
-            if num_masks:
-                if output.soft_masks is not None:
-                    raise ValueError(
-                        'token_cache does not keep the soft masks of a SeTok with assignment_mode="soft": leave out '
-                        f"rows of task {row['task']!r}, or token_cache."
-                    )
-                text["patches"], text["grid_size"] = len(self.patches), list(output.grid_size)
-                self.patches.append(_halved(output.patch_embeddings[image].cpu()))
-                self.cluster_ids.append(output.cluster_ids[image].cpu().int())
+    def add(self, rows: list[dict], pixel_values: torch.Tensor | None, masks: torch.Tensor | None) -> None:
+        """Rows, with the pixels of their pictures and their masks, all in reading order."""
+        keys = [[_digest(picture) for picture in row["images"]] for row in rows]
+        segmented = {of_row[0]: row["task"] for row, of_row in zip(rows, keys, strict=True) if row["masks"]}
+        if pixel_values is not None:
+            self._encode([key for of_row in keys for key in of_row], pixel_values, segmented)
+        mask = 0
+        for row, of_row in zip(rows, keys, strict=True):
+            text = {"task": row["task"], "messages": row["messages"]}
+            text["concept_tokens"] = [self.token_places[key] for key in of_row]
+            if num_masks := len(row["masks"] or ()):
+                text["patches"], text["grid_size"] = self.patch_places[of_row[0]], self.grid_size
                 text["masks"] = [self.num_masks, self.num_masks + num_masks]
                 self.masks.append(masks[mask : mask + num_masks].bool())
                 self.num_masks += num_masks
-            image, mask = images.stop, mask + num_masks
+            mask += num_masks
             self.texts.append(json.dumps(text).encode())
+
+    def _encode(self, keys: list[bytes], pixel_values: torch.Tensor, segmented: Mapping[bytes, str]) -> None:
+        """What is not there yet of the pictures of these pixels; `segmented`: those that have masks, and the task."""
+        lacking = {
+            key: number
+            for number, key in enumerate(keys)
+            if key not in self.token_places or (key in segmented and key not in self.patch_places)
+        }
+        if not lacking:
+            return
+        output = self.setok(pixel_values[list(lacking.values())].to(self.setok.device), return_dict=True)
+        self.grid_size = list(output.grid_size)
+        for number, key in enumerate(lacking):
+            if key not in self.token_places:
+                tokens = output.last_hidden_state[number, output.token_mask[number]].cpu().float()
+                self.token_places[key] = [self.num_tokens, self.num_tokens + len(tokens)]
+                self.tokens.append(tokens)
+                self.num_tokens += len(tokens)
+            if key in segmented and key not in self.patch_places:
+                if output.soft_masks is not None:
+                    raise ValueError(
+                        'token_cache does not keep the soft masks of a SeTok with assignment_mode="soft": leave out '
+                        f"rows of task {segmented[key]!r}, or token_cache."
+                    )
+                self.patch_places[key] = len(self.patches)
+                self.patches.append(_halved(output.patch_embeddings[number].cpu()))
+                self.cluster_ids.append(output.cluster_ids[number].cpu().int())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         ends = np.cumsum([len(text) for text in self.texts])
@@ -203,6 +222,10 @@ class _Contents:
             tensors["patch_embeddings"] = torch.stack(self.patches)
             tensors["cluster_ids"], tensors["masks"] = torch.stack(self.cluster_ids), torch.cat(self.masks)
         return tensors
+
+
+def _digest(picture: Image.Image) -> bytes:
+    return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).digest()
 
 
 def _halved(patch_embeddings: torch.Tensor) -> torch.Tensor:

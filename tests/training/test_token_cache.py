@@ -190,3 +190,29 @@ def test_what_cannot_be_kept_is_refused(processor, rows, tmp_path):
     with pytest.raises(ValueError, match="beyond the range of float16"):
         write(tmp_path / "large", large, processor, rows)
     assert not (tmp_path / "large" / "cache.json").exists()
+
+
+def test_a_picture_of_many_rows_is_encoded_and_kept_once(model, processor, tmp_path, monkeypatch):
+    monkeypatch.setattr(token_cache, "SHARD_ROWS", 24)
+    tasks = ["outlines", "referring", "caption", "caption", "edit", "question"]
+    parts = [{"name": "all", "dataset": "emoji_scenes", "tasks": tasks, "rows_per_scene": 6, "image_size": 24}]
+    rows, setok, encoded = load_mixture(parts, 24), copy.deepcopy(model.model.setok), []
+    setok.register_forward_pre_hook(lambda module, args: encoded.extend(args[0]))
+    fingerprint = fingerprint_of(setok, processor, rows, parts)
+    write_token_cache(tmp_path, rows, SetokimCollator(processor), setok, fingerprint, batch_size=3)
+
+    distinct = {picture.tobytes() for row in rows for picture in row["images"]}
+    assert len(encoded) == len(distinct) < sum(len(row["images"]) for row in rows) / 2
+    kept = TokenCache(tmp_path, 24, fingerprint)
+    for row, cached in zip(rows, kept, strict=True):
+        with torch.no_grad():
+            output = model.model.setok(processor.image_processor(row["images"])["pixel_values"])
+        for number, tokens in enumerate(cached["concept_tokens"]):
+            expected = output.last_hidden_state[number, output.token_mask[number]]
+            torch.testing.assert_close(tokens, expected, rtol=1e-5, atol=1e-5)
+        if row["masks"]:
+            torch.testing.assert_close(
+                cached["patch_embeddings"].float(), output.patch_embeddings[0], rtol=1e-3, atol=0
+            )
+    (shard,) = map(token_cache.open_shard, tmp_path.glob("*.safetensors"))
+    assert shard.get_slice("patch_embeddings").get_shape()[0] == 4  # two rows of each scene have masks

@@ -2,7 +2,9 @@
 
 A part is a mapping:
 
-- `{dataset: emoji_scenes, task: caption, weight: 3}`, with any of `vocabulary`, `styles`, `image_size`, `seed`;
+- `{dataset: emoji_scenes, task: caption, weight: 3}`, with any of `vocabulary`, `styles`, `image_size`, `seed`, and, of
+  the training scenes, `redrawn`; or `{name: reading, dataset: emoji_scenes, tasks: [caption, question],
+  rows_per_scene: 4}` with several rows about each scene;
 - `{dataset: coco, annotations: FILE, images: FOLDER}`: masks of categories, also `coco_captions`; `{dataset: refcoco,
   refs: FILE, annotations: FILE, images: FOLDER}`: referring expressions of the split "train";
 - `{dataset: FOLDER}`: `data.json` and `images/`;
@@ -56,14 +58,19 @@ def load_mixture(parts: list[dict], num_rows: int, seed: int = 0) -> Mixture:
 
 
 def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
-    """Rows to evaluate each EmojiScenes part on, from the validation split; the other parts have no such split here."""
+    """Rows to evaluate each task of each EmojiScenes part on, from the validation split; the other parts have no such
+    split here."""
     if num_rows == 0:
         return {}
-    return {
-        name: list(islice(load_part(part, "validation"), num_rows))
-        for name, part in _named(parts).items()
-        if part["dataset"] == "emoji_scenes"
-    }
+    sets = {}
+    for name, part in _named(parts).items():
+        if part["dataset"] == "emoji_scenes":
+            load_part(part, "validation")  # refuses what is wrong with it
+            common = {key: value for key, value in part.items() if key not in ("tasks", "rows_per_scene")}
+            several = {f"{name}_{task}": common | {"task": task} for task in part.get("tasks", ())}
+            for name_of_set, of_task in (several or {name: part}).items():
+                sets[name_of_set] = list(islice(load_part(of_task, "validation"), num_rows))
+    return sets
 
 
 def load_part(part: dict, split: str):
@@ -89,17 +96,24 @@ def load_part(part: dict, split: str):
 
 
 def _load_emoji_scenes(
-    task: str,
     split: str,
+    task: str | None = None,
+    tasks: Sequence[str] = (),
     seed: int = EmojiScenes.seed,
     vocabulary: str = SceneConfig.vocabulary,
     image_size: int = SceneConfig.image_size,
     styles: Sequence[str] = SceneConfig.styles,
+    redrawn: float = SceneConfig.redrawn,
+    rows_per_scene: int = EmojiScenes.rows_per_scene,
 ) -> EmojiScenes:
-    if task == "concepts":
+    if (task is None) == (not tasks):
+        raise ValueError("A part with EmojiScenes needs its task, such as task: caption, or tasks, a list of them.")
+    tasks = tasks or (task,)
+    if "concepts" in tasks:
         raise ValueError("The task concepts of EmojiScenes has no conversation to learn from: it trains SeTok.")
-    scenes = SceneConfig(vocabulary=vocabulary, image_size=image_size, styles=tuple(styles))
-    return EmojiScenes(split, _LARGEST, scenes, tasks=(task,), seed=seed)
+    redrawn = redrawn if split == "train" else 0.0
+    scenes = SceneConfig(vocabulary=vocabulary, image_size=image_size, styles=tuple(styles), redrawn=redrawn)
+    return EmojiScenes(split, _LARGEST, scenes, tasks=tasks, seed=seed, rows_per_scene=rows_per_scene)
 
 
 LOADERS = {

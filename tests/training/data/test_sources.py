@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -96,7 +97,7 @@ def test_a_folder_and_a_data_set_of_the_hub(tmp_path):
         (["emoji_scenes"], "needs the key dataset, got 'emoji_scenes'"),
         ([{"task": "caption"}], "needs the key dataset"),
         ([SCENES | {"task": "caption"}] * 2, "Two parts of the mixture are called 'caption'"),
-        ([SCENES], "missing a required argument: 'task'"),
+        ([SCENES], "needs its task, such as task: caption, or tasks"),
         ([SCENES | {"task": "caption", "colour": "red"}], "unexpected keyword argument 'colour'"),
         ([SCENES | {"task": "captions"}], "unknown task|tasks must be"),
         ([{"dataset": "coco", "annotations": "a.json"}], "missing a required argument: 'images'"),
@@ -123,3 +124,26 @@ def test_rows_without_an_answer_are_bad_rows_of_a_mixture(tmp_path):
         ]
     with pytest.raises(ValueError, match="concepts of EmojiScenes has no conversation to learn from"):
         load_mixture([SCENES | {"task": "concepts"}], 2)
+
+
+def test_several_tasks_about_each_scene():
+    part = {
+        "name": "reading", "dataset": "emoji_scenes", "tasks": ["caption", "presence"], "rows_per_scene": 4,
+        "redrawn": 1.0, "image_size": 32,
+    }  # fmt: skip
+    rows = load_mixture([part], 8)
+    assert [row["task"] for row in rows] == ["caption", "presence"] * 4
+    first = [np.asarray(row["images"][0]) for row in rows]
+    assert all(np.array_equal(first[0], image) for image in first[:4]) and not np.array_equal(first[0], first[4])
+    assert all(placed.redrawing is not None for placed in rows.parts[0].scene(0).layout.objects)
+
+    sets = load_eval_sets([part], 5)
+    assert list(sets) == ["reading_caption", "reading_presence"]
+    assert all({row["task"] for row in some} == {name.split("_")[1]} for name, some in sets.items())
+    assert len({np.asarray(row["images"][0]).tobytes() for row in sets["reading_caption"]}) == 5
+    assert load_part(part, "validation").config.redrawn == 0
+
+
+def test_a_part_has_one_task_or_several():
+    with pytest.raises(ValueError, match="needs its task, such as task: caption, or tasks"):
+        load_mixture([SCENES | {"task": "caption", "tasks": ["edit"]}], 4)

@@ -4,7 +4,7 @@ Each takes the scene and a `Draw` (random choices) and gives a row. `TASKS` name
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +25,14 @@ CAPTION_REQUESTS = ("Describe the picture.", "What does the picture show?", "Wri
 
 @dataclass(frozen=True)
 class Draw:
-    """The random choices of a row, and what limits them: in training no held-out pair may appear."""
+    """The random choices of a row, and what limits them: in training no held-out pair may appear.
+
+    `others`: where the row's further scenes come from; without, they are drawn."""
 
     rng: np.random.Generator
     config: SceneConfig
     allow_held_out: bool
+    others: Iterator[Scene] | None = None
 
     def one_of(self, options: Sequence):
         return options[self.rng.integers(len(options))]
@@ -44,6 +47,8 @@ class Draw:
 
     def scene(self, style: str) -> Scene:
         """Another scene, in one of `sprites.STYLES`."""
+        if self.others is not None:
+            return next(scene for scene in self.others if scene.layout.style == style)
         return render(sample_layout(self.rng, self.config, self.allow_held_out, style))
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
@@ -89,3 +90,21 @@ def test_indexing():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         EmojiScenes(**{"split": "train", "num_scenes": 3, **arguments})
+
+
+def test_several_rows_about_a_scene():
+    several = EmojiScenes("train", 8, SceneConfig(), tasks=("caption", "two_images", "edit"), rows_per_scene=6)
+    assert len(several) == len(list(several)) == 48
+    scenes = [several.scene(i) for i in range(0, 48, 6)]
+    assert [scene.layout for scene in scenes] == [EmojiScenes("train", 8).scene(i).layout for i in range(8)]
+    pictures = {scene.image.tobytes() for scene in scenes}
+    for index, row in enumerate(several):
+        scene, images = scenes[index // 6], [np.asarray(image) for image in row["images"]]
+        assert row["task"] == ("caption", "two_images", "edit")[index % 3]
+        assert any(np.array_equal(image, scene.image) for image in images)
+        if row["task"] == "two_images":  # the second one, too, is a scene that other rows are about
+            assert {image.tobytes() for image in images} <= pictures and not np.array_equal(*images)
+    requests = {several[i]["messages"][0]["content"][-1]["text"] for i in (0, 3, 6, 9, 12, 15)}
+    assert len(requests) > 2  # each row draws its own
+    with pytest.raises(ValueError, match="rows_per_scene >= 1"):
+        EmojiScenes("train", 8, rows_per_scene=0)
