@@ -377,11 +377,12 @@ def _summaries(
     rounds: Mapping[str, list[Stopwatch]], exact: Mapping[str, dict[str, float]], rows: int, steps: int
 ) -> dict[str, dict]:
     """Of each variant, over its rounds of so many rows and steps."""
-    tokens = rounds[PIXELS][0].tokens  # all variants read the same rows
     summaries = {}
     for variant, watches in rounds.items():
         speeds = [rows / watch.seconds for watch in watches]
         median = statistics.median(speeds)
+        # Packed rows are those of the cache; from pixels, under autocast to bfloat16, some pictures get other tokens
+        tokens = watches[0].tokens or rounds[CACHED][0].tokens
         summaries[variant] = {
             "rows_per_second": median,
             "rows_per_second_least": min(speeds),
