@@ -55,6 +55,7 @@ ROOMS = {
     "training/evaluation/object_discovery": {
         "modeling_setok", "processing", "training/data", "training/evaluation", "training/evaluation/metrics"
     },
+    "training/evaluation/cost_training.py": {"training", "training/data", "training/evaluation"},
     "training/evaluation": {
         "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation/metrics",
         "training/losses", "training/packaged_models",
