@@ -72,15 +72,15 @@ def test_texts_stand_beside_those_expected(model, processor):
 
 
 def test_pictures_and_masks_stand_beside_those_expected(model, processor):
-    """A line of two pictures, under it one of three; the sheet is as wide as the wider."""
+    """A line of two pictures, one of three, and one of three that are drawn larger, below one another."""
     state = torch.get_rng_state()
     drawn = row("text_to_image", images=pictures(1), messages=exchange([text("Draw: a dog.")], [image()]))
     samples = [SampleRow("drawn", drawn), SampleRow("edit", edit()), SampleRow("outlines", outlines())]
     sheet, table = answer_sample_rows(model, processor, samples)
     assert table is None
     alone = [answer_sample_rows(model, processor, [sample])[0] for sample in samples]
-    two, three, _ = (line.width for line in alone)
-    assert 256 * 2 < two < 256 * 3 < three == sheet.width
+    two, three, larger = (line.width for line in alone)
+    assert 256 * 2 < two < 256 * 3 < three < larger == sheet.width
     top = 0
     for line in alone:
         np.testing.assert_array_equal(np.asarray(sheet)[top : top + line.height, : line.width], np.asarray(line))

@@ -191,8 +191,7 @@ def test_evaluation_names_the_losses_of_each_set(make_trainer, rows, processor, 
     assert metrics["eval_caption_text_loss"] == pytest.approx(metrics["eval_caption_loss"], rel=1e-5)
 
 
-@stages
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(("stage", "bf16"), [("pretrain", True), ("finetune", False), ("lora", True)])
 def test_sample_rows_are_shown_and_change_nothing(make_trainer, processor, rows, tmp_path, stage, bf16):
     """Of two evaluations and one after the training, beside a run without samples."""
     sets = {name: rows[start::4] for start, name in enumerate(("caption", "drawing", "outline", "text"))}
