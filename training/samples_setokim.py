@@ -1,7 +1,7 @@
 """Sample rows that a Setokim answers while it is trained: texts beside those expected, and pictures."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, zip_longest
@@ -58,17 +58,14 @@ class SampleRow:
         return [part for turn in self.row["messages"][: roles.index("assistant")] for part in turn["content"]]
 
 
-def choose_sample_rows(eval_sets: Mapping[str, Sequence[dict]], count: int) -> list[SampleRow]:
+def choose_sample_rows(eval_sets: Mapping[str, Iterable[dict]], count: int) -> list[SampleRow]:
     """The first rows of data sets, always the same: in turn one with a text, a picture or a mask as its answer, and of
     each such kind in turn one of each data set."""
+    by_set = [[SampleRow(name, row) for row in islice(rows, count)] for name, rows in eval_sets.items()]
     by_kind = defaultdict(list)
-    for index in range(count):
-        for name, rows in eval_sets.items():
-            if index < len(rows):
-                sample = SampleRow(name, rows[index])
-                by_kind[sample.kind].append(sample)
-    in_turn = (sample for samples in zip_longest(*by_kind.values()) for sample in samples if sample is not None)
-    return list(islice(in_turn, count))
+    for sample in _in_turn(by_set):
+        by_kind[sample.kind].append(sample)
+    return list(islice(_in_turn(by_kind.values()), count))
 
 
 @torch.no_grad()
@@ -90,6 +87,11 @@ def answer_sample_rows(
         else:
             shown.append(_show(model, processor, sample))
     return contact_sheet(shown) if shown else None, _table(texts) if texts else None
+
+
+def _in_turn(groups: Iterable[Sequence[SampleRow]]) -> Iterator[SampleRow]:
+    """One of each group, then the next of each, until all are through."""
+    return (sample for samples in zip_longest(*groups) for sample in samples if sample is not None)
 
 
 def _show(model: SetokimForConditionalGeneration, processor: SetokimProcessor, sample: SampleRow) -> Image.Image:

@@ -75,17 +75,22 @@ def test_two_processes_train_as_one_that_accumulates(setokim_recipe, setokim_fol
 
 @pytest.mark.slow
 @stages
-def test_two_processes_show_samples_once(setokim_recipe, tmp_path, stage):
+def test_two_processes_show_samples_once(setokim_recipe, tmp_path, monkeypatch, stage):
     """The first answers while the second waits; both train as they do without."""
+    pytest.importorskip("trackio")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     options = {"eval_examples": 2, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2, "save_strategy": "no"}
     for folder, sample_rows in (("with", 4), ("without", 0)):
         recipe = setokim_recipe(
-            stage, tmp_path / folder, report_to="tensorboard", sample_rows=sample_rows, **options
-        )  # fmt: skip
+            stage, tmp_path / folder, report_to=["tensorboard", "trackio"], sample_rows=sample_rows, **options
+        )
         finish(launch(script(stage), recipe, processes=2))
     assert losses(tmp_path / "with" / "run") == losses(tmp_path / "without" / "run")
     found = sorted(path.name for path in (tmp_path / "with" / "run" / "samples").iterdir())
     assert found == [f"step-{step:06d}.{suffix}" for step in (1, 2) for suffix in ("md", "png")]
     assert not (tmp_path / "without" / "run" / "samples").exists()
+    written = b"".join(path.read_bytes() for path in (tmp_path / "trackio").glob("*.db*"))
+    assert b"answers" in written and b"| request | answer | expected |" in written
+    assert len(list((tmp_path / "trackio" / "media").rglob("*.png"))) == 2
     (summary,) = read_stages(tmp_path / "with" / "run")[-1:]
     assert (summary["rows"], summary["processes"]) == (2 * 4 * 2, 2)
