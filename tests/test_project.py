@@ -78,7 +78,8 @@ LAUNCH_SCRIPTS = {
 }  # fmt: skip
 SHARED_BY_SCRIPTS = {
     "__init__.py", "trainer_setok.py", "trainer_setokim.py", "recipe.py", "configs.py", "loading.py", "checkpoints.py",
-    "freezing.py", "memory.py", "shards.py", "patch_cache.py", "token_cache.py",
+    "freezing.py", "memory.py", "shards.py", "patch_cache.py", "token_cache.py", "run_summary.py", "samples.py",
+    "samples_setokim.py",
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from safetensors import safe_open
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from training.loading import refuse_damaged_weights, refuse_other_weights
+from training.run_summary import RunSummary
 
 logger = logging.getLogger(__name__)
 
@@ -102,12 +104,21 @@ class ResumingTrainerMixin:
     `train` refuses a checkpoint without the state of the optimizer, the schedule or the random numbers, unless
     `args.resume_from_checkpoint` names it: whoever names it is warned, and has it. After the last step nothing is
     trained, however often the command is given; transformers asks only after a step whether it was the last.
+
+    `save_state` leaves a summary of what the run took, too, which its checkpoints carry on. `made_from`: the models
+    that it begins with.
     """
+
+    made_from: Sequence[str | None] = ()
+    summary: RunSummary | None = None
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         if resume_from_checkpoint is None:
+            self.summary = RunSummary(self.args, made_from=self.made_from)
             return super().train(**kwargs)
         self.inspect_checkpoint(Path(resume_from_checkpoint))
+        step = step_of(Path(resume_from_checkpoint))
+        self.summary = RunSummary(self.args, resume_from_checkpoint, step, self.made_from)
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         if self.was_finished(resume_from_checkpoint):
             logger.info(
@@ -116,6 +127,17 @@ class ResumingTrainerMixin:
                 self.state.global_step,
             )  # fmt: skip
         return output
+
+    def get_batch_samples(self, *args, **kwargs) -> tuple:
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        for batch in batches:
+            self.summary.count(batch)
+        return batches, num_items
+
+    def save_state(self) -> None:
+        if self.summary is not None and self.args.should_save:
+            self.summary.write(self.args.output_dir, self.state.global_step)
+        super().save_state()
 
     def was_finished(self, checkpoint: str | None) -> bool:
         """Whether the checkpoint that `train` went on from was of the last step."""
@@ -164,6 +186,12 @@ class ResumingTrainerMixin:
         else:
             self.control.should_training_stop = True
 
+    def _save_checkpoint(self, model, trial) -> None:
+        if self.args.should_save:  # before the rest, whose last file tells that all are there
+            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.summary.write(folder, self.state.global_step)
+        super()._save_checkpoint(model, trial)
+
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         # Each process has its own; the trainer's state, which one writes next, tells that all files are there
@@ -199,8 +227,13 @@ class ResumingTrainerMixin:
                 )
 
 
-def train_on(trainer: Trainer, checkpoint: str | None) -> bool:
-    """Trains, from the checkpoint where there is one. Returns whether the final model is still to be written."""
+def train_on(trainer: Trainer, checkpoint: str | None, made_from: Sequence[str | None] = ()) -> bool:
+    """Trains, from the checkpoint where there is one. Returns whether the final model is still to be written.
+
+    Args:
+        made_from: folders or Hub ids of what the model began with, if any; see `RunSummary`.
+    """
+    trainer.made_from = made_from
     if trainer.args.run_name is None:  # by which trackers know a run that goes on, or is evaluated after its end
         trainer.args.run_name = Path(trainer.args.output_dir).name
     with _lines_above_the_bar():

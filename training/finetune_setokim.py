@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
     if data_args.token_cache is not None:
         refuse_trained_setok(trainer.model)  # adapters, too, have their places by now
     logger.info("Parameters: %s", part_sizes(model))
-    if train_on(trainer, checkpoint):
+    if train_on(trainer, checkpoint, [model_args.model_name_or_path]):
         trainer.save_model()
         trainer.save_state()  # last: it tells that the final model is whole
     return trainer

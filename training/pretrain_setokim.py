@@ -84,6 +84,9 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
 
     check_ranges(data_args, train_examples=1, eval_examples=0)
     train_data = load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed)
+    made_from = (
+        model_args.model_name_or_path, model_args.setok_model_name_or_path, model_args.language_model_name_or_path
+    )  # fmt: skip
     checkpoint = last_checkpoint(training_args)
     if checkpoint is not None:  # which has the vocabulary and the scale of visual tokens that the run began with
         model_args.model_name_or_path = checkpoint
@@ -103,7 +106,7 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
     )
     if data_args.token_cache is not None:
         refuse_trained_setok(model)
-    if train_on(trainer, checkpoint):
+    if train_on(trainer, checkpoint, made_from):
         trainer.save_model()
         trainer.save_state()  # last: it tells that the final model is whole
     return trainer

@@ -38,6 +38,7 @@ from training.freezing import part_sizes, train_only
 from training.loading import UNUSED_IN_ENCODERS, load_whole
 from training.losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss
 from training.losses.encoder_pretraining import SetokEncoderPretraining
+from training.packaged_models import lpips_vgg
 from training.patch_cache import PatchCache, patch_fingerprint
 from training.recipe import check_ranges, parse_recipe
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
@@ -66,7 +67,10 @@ class ModelArguments:
     )
     perceptual_model_name_or_path: str = field(
         default="encoder",
-        metadata={"help": "network of the perceptual loss; 'encoder': a frozen copy of SeTok's own at the start"},
+        metadata={
+            "help": "network of the perceptual loss; 'encoder': a frozen copy of SeTok's own at the start; "
+            f"{lpips_vgg.FILE}, which {lpips_vgg.COMMAND} makes: LPIPS, then also measured at each evaluation"
+        },
     )
     perceptual_layers: list[int] | None = field(default=None, metadata={"help": "its layers; default all"})
     perceptual_shift: int = field(
@@ -171,14 +175,20 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
         processing_class=image_processor,
         perceptual_loss=perceptual_loss,
         adversarial_loss=build_adversarial_loss(training_args),
-        evaluate_fn=partial(evaluate_setok, image_processor=image_processor, examples=eval_examples)
+        evaluate_fn=partial(
+            evaluate_setok,
+            image_processor=image_processor,
+            examples=eval_examples,
+            lpips=build_lpips(model_args, training_args),
+        )
         if painting
         else None,
         sample_images=[_as_picture(example) for example in eval_examples[: training_args.sample_images]]
         if painting
         else (),
     )
-    if not train_on(trainer, checkpoint):
+    made_from = (model_args.model_name_or_path, model_args.vision_model_name_or_path)
+    if not train_on(trainer, checkpoint, made_from):
         return trainer
     if model_args.encoder_only:  # a vision encoder like any other: the `vision_model_name_or_path` of stage 0
         if trainer.is_world_process_zero():
@@ -298,6 +308,14 @@ def build_perceptual_loss(
     return PerceptualLoss.from_pretrained(
         args.perceptual_model_name_or_path, layers=args.perceptual_layers, max_shift=args.perceptual_shift
     )
+
+
+def build_lpips(args: ModelArguments, training_args: SetokTrainingArguments) -> PerceptualLoss | None:
+    """LPIPS to measure with, where the perceptual loss names its network: with all layers and unshifted images,
+    whatever the loss has."""
+    if not args.perceptual_model_name_or_path.endswith(".safetensors"):
+        return None
+    return PerceptualLoss.lpips(args.perceptual_model_name_or_path).to(training_args.device)
 
 
 def build_adversarial_loss(args: SetokTrainingArguments) -> AdversarialLoss | None:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from transformers import Trainer, TrainingArguments
-from transformers.integrations import TensorBoardCallback, TrackioCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from processing import SetokImageProcessor, contact_sheet, draw_concept_tokens, side_by_side
@@ -18,6 +16,7 @@ from processing import SetokImageProcessor, contact_sheet, draw_concept_tokens, 
 from .checkpoints import ResumingTrainerMixin, told_of
 from .losses import AdversarialLoss
 from .recipe import check_ranges, check_training_arguments
+from .samples import report_samples
 
 ADVERSARIAL_STATE = "adversarial.pt"
 
@@ -154,17 +153,17 @@ class SetokTrainer(ResumingTrainerMixin, Trainer):
             if self.evaluate_fn is not None:
                 metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluate_fn(model).items()}
             if self.sample_images:
-                samples = self._write_samples(model)
+                samples = self._paint_samples(model)
             model.train(was_training)
         self.accelerator.wait_for_everyone()
         self.log(dict(metrics))
         if samples is not None:
-            self._report_samples(samples)
+            report_samples(self, samples)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     @torch.no_grad()
-    def _write_samples(self, model) -> Image.Image:
+    def _paint_samples(self, model) -> Image.Image:
         processor: SetokImageProcessor = self.processing_class
         pixel_values = processor(self.sample_images, return_tensors="pt")["pixel_values"].to(self.args.device)
         outputs = model.setok(pixel_values)
@@ -179,22 +178,7 @@ class SetokTrainer(ResumingTrainerMixin, Trainer):
                 self.sample_images, outputs.cluster_ids, outputs.num_tokens.tolist(), painted, strict=True
             )
         ]
-        folder = Path(self.args.output_dir) / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        sheet = contact_sheet(rows)
-        sheet.save(folder / f"step-{self.state.global_step:06d}.png")
-        return sheet
-
-    def _report_samples(self, sheet: Image.Image) -> None:
-        """After metrics were logged: then the callbacks have opened what they write to, also after training."""
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback):
-                callback.tb_writer.add_image("samples", np.asarray(sheet), self.state.global_step, dataformats="HWC")
-                callback.tb_writer.flush()
-            elif isinstance(callback, TrackioCallback):
-                import trackio
-
-                trackio.log({"samples": trackio.Image(sheet), "train/global_step": self.state.global_step})
+        return contact_sheet(rows)
 
     # ---- checkpoints
 

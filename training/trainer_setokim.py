@@ -1,10 +1,13 @@
 """What the two stages of Setokim share: arguments, the model to start from, the loss by its parts, learning rates."""
 
+import logging
 from dataclasses import dataclass, field
 
 import torch
+from peft import PeftModel
 from torch.distributed.fsdp import FSDPModule
 from transformers import Trainer, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from modeling_setok import SetokimConfig, SetokimForConditionalGeneration
 from processing import SetokimProcessor
@@ -12,6 +15,10 @@ from training.checkpoints import ResumingTrainerMixin
 from training.configs import update_config
 from training.loading import load_whole
 from training.recipe import check_ranges, check_training_arguments
+from training.samples import report_samples
+from training.samples_setokim import SampleRow, answer_sample_rows, choose_sample_rows
+
+logger = logging.getLogger(__name__)
 
 LOSS_PARTS = ("text_loss", "diffusion_loss", "mask_loss")
 LANGUAGE_PARTS = ("language_model", "lm_head")
@@ -35,10 +42,14 @@ class SetokimArguments:
         default=None, metadata={"help": "learning rate outside the language model; default: the same"}
     )
 
+    sample_rows: int = field(
+        default=4, metadata={"help": "validation rows answered at each evaluation, for report_to to show; 0: none"}
+    )
+
     def __post_init__(self):
         super().__post_init__()
         check_training_arguments(self)
-        check_ranges(self, max_length=1, visual_learning_rate=0)
+        check_ranges(self, max_length=1, visual_learning_rate=0, sample_rows=0)
         if getattr(self, "packing", False) or getattr(self, "padding_free", False):
             raise ValueError(
                 "packing and padding_free are TRL's, for text alone; rows with images have pack_rows: true."
@@ -56,12 +67,15 @@ class SetokimTrainerMixin(ResumingTrainerMixin):
     - The loss is the model's own, with all of its parts; each is logged by its name, as a mean over the batches that
       had it and over all processes. Evaluation on "caption" logs `eval_caption_text_loss` and so on.
     - `args.visual_learning_rate`, where given, is that of all parameters outside the language model (Table 9).
+    - At each evaluation the model answers `args.sample_rows` of the rows to evaluate on (see `answer_sample_rows`),
+      where `args.report_to` names what shows them. They are also written to `output_dir/samples`.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         # Of each part the sum and the number of batches since the last log
         self._loss_sums = {mode: torch.zeros(len(LOSS_PARTS), 2, device=self.args.device) for mode in ("train", "eval")}
+        self._sample_rows = self._chosen_sample_rows()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # Not super(): a trainer between may compute the loss of the text alone, from the hidden states
@@ -76,6 +90,34 @@ class SetokimTrainerMixin(ResumingTrainerMixin):
             if (part := getattr(outputs, name)) is not None:
                 sums += torch.stack([part.detach().float(), sums.new_ones(())])
         return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, eval_dataset=None, *args, **kwargs) -> dict[str, float]:
+        metrics = super().evaluate(eval_dataset, *args, **kwargs)
+        if eval_dataset is None and self._sample_rows:  # else it is one of several sets, or somebody else's
+            if self.is_world_process_zero():
+                self._answer_sample_rows()
+            self.accelerator.wait_for_everyone()
+        return metrics
+
+    def _chosen_sample_rows(self) -> list[SampleRow]:
+        if not self.args.report_to or not self.args.sample_rows or not self.eval_dataset:
+            return []
+        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+            logger.warning("No sample rows are answered: no process has all weights. sample_rows: 0 asks for none.")
+            return []
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
+        return choose_sample_rows(sets, self.args.sample_rows)
+
+    def _answer_sample_rows(self) -> None:
+        """On one process alone, with its whole weights."""
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        with self.accelerator.autocast():  # as the model was evaluated
+            whole = model.get_base_model() if isinstance(model, PeftModel) else model
+            sheet, answers = answer_sample_rows(whole, self.processing_class, self._sample_rows)
+        model.train(was_training)
+        report_samples(self, sheet, answers)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         # "loss", "eval_loss" or "eval_caption_loss"; "train_loss" is of the whole run, at its end

@@ -13,6 +13,7 @@ from tests.script_testing import (
     losses,
 )
 from training import finetune_setokim, pretrain_setokim
+from training.run_summary import read_stages
 
 SCRIPTS = {"pretrain": pretrain_setokim, "finetune": finetune_setokim, "lora": finetune_setokim}
 WEIGHTS = {"pretrain": "model.safetensors", "finetune": "model.safetensors", "lora": "adapter_model.safetensors"}
@@ -70,3 +71,26 @@ def test_two_processes_train_as_one_that_accumulates(setokim_recipe, setokim_fol
     single, double = (load_file(folder / "run" / WEIGHTS[stage]) for folder in (one, two))
     for name, tensor in single.items():
         torch.testing.assert_close(double[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@stages
+def test_two_processes_show_samples_once(setokim_recipe, tmp_path, monkeypatch, stage):
+    """The first answers while the second waits; both train as they do without."""
+    pytest.importorskip("trackio")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    options = {"eval_examples": 2, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2, "save_strategy": "no"}
+    for folder, sample_rows in (("with", 4), ("without", 0)):
+        recipe = setokim_recipe(
+            stage, tmp_path / folder, report_to=["tensorboard", "trackio"], sample_rows=sample_rows, **options
+        )
+        finish(launch(script(stage), recipe, processes=2))
+    assert losses(tmp_path / "with" / "run") == losses(tmp_path / "without" / "run")
+    found = sorted(path.name for path in (tmp_path / "with" / "run" / "samples").iterdir())
+    assert found == [f"step-{step:06d}.{suffix}" for step in (1, 2) for suffix in ("md", "png")]
+    assert not (tmp_path / "without" / "run" / "samples").exists()
+    written = b"".join(path.read_bytes() for path in (tmp_path / "trackio").glob("*.db*"))
+    assert b"answers" in written and b"| request | answer | expected |" in written
+    assert len(list((tmp_path / "trackio" / "media").rglob("*.png"))) == 2
+    (summary,) = read_stages(tmp_path / "with" / "run")[-1:]
+    assert (summary["rows"], summary["processes"]) == (2 * 4 * 2, 2)

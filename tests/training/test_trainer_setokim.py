@@ -1,8 +1,11 @@
 """Both stages' trainers: the losses are the model's own, whatever is accumulated, and reach what they should."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from datasets import Dataset
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -186,6 +189,54 @@ def test_evaluation_names_the_losses_of_each_set(make_trainer, rows, processor, 
     assert metrics["eval_referring_text_loss"] == pytest.approx(outputs.text_loss.item(), rel=1e-5)
     assert metrics["eval_referring_mask_loss"] == pytest.approx(outputs.mask_loss.item(), rel=1e-5)
     assert metrics["eval_caption_text_loss"] == pytest.approx(metrics["eval_caption_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("stage", "bf16"), [("pretrain", True), ("finetune", False), ("lora", True)])
+def test_sample_rows_are_shown_and_change_nothing(make_trainer, processor, rows, tmp_path, stage, bf16):
+    """Of two evaluations and one after the training, beside a run without samples."""
+    sets = {name: rows[start::4] for start, name in enumerate(("caption", "drawing", "outline", "text"))}
+    found = []
+    for sample_rows in (0, 4):
+        torch.manual_seed(0)
+        folder = tmp_path / str(sample_rows)
+        trainer = make_trainer(
+            stage, model=tiny_setokim(processor), eval_dataset=sets, output_dir=str(folder), report_to="tensorboard",
+            sample_rows=sample_rows, max_steps=2, eval_strategy="steps", eval_steps=1, bf16=bf16,
+        )  # fmt: skip
+        torch.manual_seed(1)
+        trainer.train()
+        trainer.evaluate({"own": rows[:1]})  # other rows than those to evaluate on
+        history = [
+            {name: value for name, value in logs.items() if "loss" in name} for logs in trainer.state.log_history
+        ]
+        trainer.model.train()
+        trainer.evaluate()
+        found.append((history, [module.training for module in trainer.model.modules()]))
+    assert found[0] == found[1]
+    assert not (tmp_path / "0" / "samples").exists()
+    names = {f"step-{step:06d}.{suffix}" for step in (1, 2) for suffix in ("md", "png")}
+    assert {path.name for path in (tmp_path / "4" / "samples").iterdir()} == names
+    events = events_in(tmp_path / "4")
+    assert [picture.step for picture in events.Images("samples")] == [1, 2, 2]
+    answers = events.Tensors("answers/text_summary")
+    assert [answer.step for answer in answers] == [1, 2, 2]
+    shown = answers[-1].tensor_proto.string_val[0].decode()
+    assert shown == (tmp_path / "4" / "samples" / "step-000002.md").read_text(encoding="utf-8")
+    assert [line.split(" | ")[0] for line in shown.splitlines()[2:]] == ["| caption", "| text"]
+    assert rows[0]["messages"][1]["content"][0]["text"] in shown
+    without = events_in(tmp_path / "0").Tags()
+    assert without["images"] == [] and "answers/text_summary" not in without["tensors"]
+
+
+def events_in(folder: Path) -> EventAccumulator:
+    (events,) = (folder / "runs").iterdir()
+    return EventAccumulator(str(events)).Reload()
+
+
+@pytest.mark.parametrize("without", [{"report_to": "none"}, {"eval_dataset": None}, {"sample_rows": 0}])
+def test_without_a_tracker_or_rows_to_evaluate_on_nothing_is_answered(make_trainer, rows, monkeypatch, without):
+    monkeypatch.setattr("training.trainer_setokim.choose_sample_rows", lambda *args: pytest.fail("rows were read"))
+    make_trainer("pretrain", **{"eval_dataset": {"own": rows}, "report_to": "tensorboard"} | without)
 
 
 @pytest.mark.parametrize("stage", ["finetune", "lora"])

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 MODEL_CARDS = ROOT / "model_cards"
 EVALUATION_PAGE = ROOT / "training" / "evaluation" / "README.md"
 NAMESPACE = "your-name"  # in cards, until a model is pushed
+SUMMARY = "training_summary.json"  # what the training scripts leave beside a model
 FILL_IN = "(Fill in"  # begins what a new card leaves to its author
 
 _TABLE = re.compile(r"(?<=<!-- table of )(\S+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
@@ -32,7 +33,8 @@ _TAGS = {
 
 
 def fill_tables(text: str, folder: Path) -> str:
-    """Puts the measured values between `<!-- table of PATH/results.json -->` and `<!-- end of table -->`.
+    """Puts the measured values between `<!-- table of PATH/results.json -->` and `<!-- end of table -->`, and what the
+    training took between `<!-- table of PATH/training_summary.json -->` and the same.
 
     Args:
         folder: where the text stands; the paths are relative to it.
@@ -43,6 +45,8 @@ def fill_tables(text: str, folder: Path) -> str:
 
     def table(match: re.Match) -> str:
         path, rest = match.groups()
+        if Path(path).name == SUMMARY:
+            return f"{path}{rest}\n{_training_table(folder / path)}\n\n"
         rows, _, results = _measured((folder / path).parent)
         return f"{path}{rest}\n{markdown_rows(rows, results)}\n\n"
 
@@ -96,6 +100,7 @@ def new_card(folder: Path, license: str) -> str:
         repo_id=f"{NAMESPACE}/{folder.name}",
         model_type=model_type,
         fill_in=FILL_IN,
+        summary=SUMMARY if (folder / SUMMARY).exists() else None,
     )
     return card.content
 
@@ -132,6 +137,29 @@ def _measured(folder: Path) -> tuple[list[Row], dict, dict]:
     if not isinstance(arguments, dict) or not isinstance(results, dict) or rows[0].key not in results:
         raise ValueError(f"{folder / 'results.json'} is not what {command} --output writes.")
     return rows, arguments, results
+
+
+def _training_table(file: Path) -> str:
+    """A line in Markdown for each stage of the training."""
+    lines = [("stage", "steps", "rows", "time", "machine", "software"), ("---", "---:", "---:", "---:", "---", "---")]
+    try:
+        for stage in read_json(file, "train the model again, or delete its table in the card")["stages"]:
+            steps = f"{stage['steps']:,}"
+            if "first_step" in stage:
+                steps = f"{stage['first_step']:,} to {steps}"
+            processes, machine = stage["processes"], "; ".join(stage["machines"])
+            machine += f"; {processes} processes" if processes > 1 else ""
+            software = f"torch {stage['torch']}, transformers {stage['transformers']}"
+            lines.append((stage["name"], steps, f"{stage['rows']:,}", _told_time(stage["seconds"]), machine, software))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is not what a training script leaves: {type(error).__name__}: {error}.") from error
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _told_time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _model_type(folder: Path) -> str:

@@ -125,6 +125,32 @@ def test_new_card_is_filled_and_filled_again(name, tmp_path, monkeypatch, capsys
     assert ModelCard(again).data.eval_results[0].metric_value == 0.25
 
 
+def test_new_card_tells_of_each_stage(folder):
+    stage = {
+        "name": "encoder", "steps": 2000, "rows": 64000, "seconds": 480.2, "processes": 1, "machines": ["a", "b"],
+        "torch": "2.13.0", "transformers": "5.23.0",
+    }  # fmt: skip
+    second = stage | {"name": "all", "first_step": 500, "seconds": 9000, "processes": 2, "machines": ["2 x c"]}
+    summary = folder / "training_summary.json"
+    summary.write_text(json.dumps({"stages": [stage, second]}))
+    text = new_card(folder, "mit")
+    assert "hardware and time" not in text and text.count(FILL_IN) == 8
+    (folder / "README.md").write_text(text)
+    text = measured_card(folder)
+    training = text[text.index("## Training") : text.index("## Intended use")]
+    software = "torch 2.13.0, transformers 5.23.0"
+    assert f"| encoder | 2,000 | 64,000 | 8 min | a; b | {software} |" in training
+    assert f"| all | 500 to 2,000 | 64,000 | 2.5 h | 2 x c; 2 processes | {software} |" in training
+    assert "reconstruction: PSNR" in text.partition("## Training")[0]
+    del second["rows"]
+    summary.write_text(json.dumps({"stages": [stage, second]}))
+    with pytest.raises(ValueError, match="is not what a training script leaves: KeyError: 'rows'"):
+        measured_card(folder)
+    summary.unlink()
+    with pytest.raises(ValueError, match="training_summary.json is missing; train the model again"):
+        measured_card(folder)
+
+
 def test_pictures_of_ones_own_are_named_as_the_data(folder):
     written = json.loads((folder / "results.json").read_text())
     written["arguments"]["data"] = "somewhere/photographs"
