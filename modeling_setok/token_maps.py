@@ -1,0 +1,87 @@
+"""Token maps: each concept token unfolds into a little map of features, laid over the picture where the token belongs.
+
+A cell of a coarse grid would have to learn each object once for every place in which it can lie; a map that is moved
+and stretched as a whole is learned once (spatial transformers: Jaderberg et al., 2015; AIR: Eslami et al., 2016). It
+is not in the paper, whose CNN paints cells.
+"""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+REACH = 2.2  # a map covers this many standard deviations around its token's centre; a filled square has sqrt(3)
+TYPICAL_SPREAD = 0.11  # of the picture's side, where training starts
+
+
+def cluster_extents(cluster_ids: torch.LongTensor, num_tokens: int) -> tuple[torch.Tensor, torch.BoolTensor]:
+    """Where clusters lie: centre (x, y) and standard deviation (x, y) of the cells of each, in sides of the picture.
+
+    Args:
+        cluster_ids: (B, S, S), -1 for a cell of none.
+        num_tokens: C.
+
+    Returns:
+        (B, C, 4) float32 and, True where a cluster has a cell, (B, C).
+    """
+    size = cluster_ids.shape[-1]
+    members = (cluster_ids.flatten(1)[:, None] == torch.arange(num_tokens, device=cluster_ids.device)[:, None]).float()
+    places = ((torch.arange(size, device=members.device) + 0.5) / size).expand(size, size)
+    places = torch.stack([places, places.T], dim=-1).flatten(0, 1)
+    areas = members.sum(-1, keepdim=True)
+    means, squares = (members @ moment / areas.clamp(min=1) for moment in (places, places.square()))
+    within_cell = 1 / (12 * size**2)
+    spreads = ((squares - means.square()).clamp(min=0) + within_cell).sqrt()
+    return torch.cat([means, spreads], dim=-1), areas[..., 0] > 0
+
+
+class TokenMaps(nn.Module):
+    """Concept tokens (B, C, D) to features (B, size * size, channels) of a canvas of `size` x `size` over the picture."""
+
+    def __init__(self, config, token_dim: int, size: int, channels: int):
+        super().__init__()
+        self.map_size, self.size = config.map_size, size
+        width = config.map_hidden_size
+        self.extent = nn.Sequential(nn.Linear(token_dim, width), ACT2FN[config.hidden_act], nn.Linear(width, 4))
+        self.unfold = nn.Sequential(
+            nn.Linear(token_dim, width), ACT2FN[config.hidden_act],
+            nn.Linear(width, width), ACT2FN[config.hidden_act],
+            nn.Linear(width, config.map_size**2 * (channels + 1)),
+        )  # fmt: skip
+
+    def extents(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, C, 4) float32: centre (x, y) and spread (x, y) that tokens tell, as `cluster_extents` has them."""
+        told = self.extent(tokens).float()
+        return torch.cat([0.5 + told[..., :2], TYPICAL_SPREAD * told[..., 2:].clamp(-4, 4).exp()], dim=-1)
+
+    def extent_error(self, tokens: torch.Tensor, cluster_ids: torch.LongTensor) -> torch.Tensor:
+        """Mean error () of the extents that tokens tell, in sixteenths of the picture, squared near zero (Huber);
+        `cluster_ids` (B, S, S)."""
+        extents, found = cluster_extents(cluster_ids, tokens.shape[1])
+        return nn.functional.smooth_l1_loss(16 * self.extents(tokens)[found], 16 * extents[found], beta=0.25)
+
+    def forward(self, tokens: torch.Tensor, placement: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            tokens: (B, C, D).
+            placement: logits (B, size * size, C) float32 of which token a place belongs to. Each map has a channel
+                that is added to them: the object's outline.
+        """
+        maps = self.unfold(tokens).unflatten(-1, (self.map_size, -1))  # (B, C, K, K * (F + 1))
+        across, down = self._readers(self.extents(tokens))
+        rows = (down.to(maps.dtype) @ maps).unflatten(-1, (self.map_size, -1))  # (B, C, S, K, F + 1)
+        outline = rows[..., -1] @ across.to(maps.dtype).transpose(2, 3)  # (B, C, S, S)
+        shares = (placement.unflatten(1, (self.size, self.size)) + outline.permute(0, 2, 3, 1)).softmax(-1)
+        # Reading along x and adding up the tokens is one product over (C, K): no canvas of every token is made
+        readers = (shares[..., None] * across.transpose(1, 2)[:, None]).to(maps.dtype).flatten(3)  # (B, S, S, C * K)
+        rows = rows[..., :-1].transpose(1, 2).flatten(2, 3)  # (B, S, C * K, F)
+        return (readers @ rows).flatten(1, 2)
+
+    def _readers(self, extents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (B, C, S, K), across and down, with which each place reads the knots of a map: linear interpolation
+        in two directions, nothing beyond the map."""
+        places = (torch.arange(self.size, device=extents.device) + 0.5) / self.size
+        knots = torch.linspace(-1, 1, self.map_size, device=extents.device)
+        centres, spreads = extents.transpose(1, 2).unflatten(1, (2, 2)).unbind(1)  # (B, 2, C) each
+        on_map = (places - centres[..., None]) / (REACH * spreads[..., None])  # (B, 2, C, S)
+        weights = (1 - (on_map[..., None] - knots).abs() * (self.map_size - 1) / 2).clamp(min=0)
+        return weights.unbind(1)
