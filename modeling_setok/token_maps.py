@@ -28,14 +28,19 @@ def cluster_extents(cluster_ids: torch.LongTensor, num_tokens: int) -> tuple[tor
     places = ((torch.arange(size, device=members.device) + 0.5) / size).expand(size, size)
     places = torch.stack([places, places.T], dim=-1).flatten(0, 1)
     areas = members.sum(-1, keepdim=True)
-    means, squares = (members @ moment / areas.clamp(min=1) for moment in (places, places.square()))
+    with torch.autocast(members.device.type, enabled=False):  # variances are small differences of squares
+        means, squares = (members @ moment / areas.clamp(min=1) for moment in (places, places.square()))
     within_cell = 1 / (12 * size**2)
     spreads = ((squares - means.square()).clamp(min=0) + within_cell).sqrt()
     return torch.cat([means, spreads], dim=-1), areas[..., 0] > 0
 
 
 class TokenMaps(nn.Module):
-    """Concept tokens (B, C, D) to features (B, size * size, channels) of a canvas of `size` x `size` over the picture."""
+    """Concept tokens (B, C, D) to features (B, S * S, F) of a canvas of S x S places over the picture.
+
+    An MLP tells where each token lies, another unfolds it into a map of K x K knots of F features each and an outline.
+    Here S is `size`, F is `channels`, and K is `config.map_size`.
+    """
 
     def __init__(self, config, token_dim: int, size: int, channels: int):
         super().__init__()
@@ -63,8 +68,11 @@ class TokenMaps(nn.Module):
         """
         Args:
             tokens: (B, C, D).
-            placement: logits (B, size * size, C) float32 of which token a place belongs to. Each map has a channel
-                that is added to them: the object's outline.
+            placement: logits (B, S * S, C) float32 of which token a place belongs to; the lowest float hides a token.
+                A map's outline is added to them.
+
+        Returns:
+            (B, S * S, F), in the type of the tokens: what each place reads of all maps, by the softmax of its logits.
         """
         maps = self.unfold(tokens).unflatten(-1, (self.map_size, -1))  # (B, C, K, K * (F + 1))
         across, down = self._readers(self.extents(tokens))
@@ -77,8 +85,8 @@ class TokenMaps(nn.Module):
         return (readers @ rows).flatten(1, 2)
 
     def _readers(self, extents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights (B, C, S, K), across and down, with which each place reads the knots of a map: linear interpolation
-        in two directions, nothing beyond the map."""
+        """Weights (B, C, S, K) float32, across and down, with which each place reads the knots of a map: linear between
+        two knots; beyond the last one a map fades to nothing within the distance of another."""
         places = (torch.arange(self.size, device=extents.device) + 0.5) / self.size
         knots = torch.linspace(-1, 1, self.map_size, device=extents.device)
         centres, spreads = extents.transpose(1, 2).unflatten(1, (2, 2)).unbind(1)  # (B, 2, C) each
