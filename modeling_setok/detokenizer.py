@@ -1,4 +1,7 @@
-"""Detokenizer (§2.1, Appendix D.1): mask tokens on a grid query the concept tokens, a CNN paints the image."""
+"""Detokenizer (§2.1, Appendix D.1): mask tokens on a grid query the concept tokens, a CNN paints the image.
+
+In place of the CNN, maps may paint it that the tokens unfold into.
+"""
 
 import torch
 from torch import nn
@@ -54,7 +57,8 @@ class CanvasPainter(nn.Module):
     traffic.
     """
 
-    CHANNELS, PIXELS = 32, 2  # of the canvas; on a side, that a place of the canvas has
+    CHANNELS = 32  # of the canvas
+    PIXELS = 2  # on a side of a place of the canvas
 
     def __init__(self, config: SetokDetokenizerConfig, token_dim: int):
         super().__init__()
@@ -66,7 +70,7 @@ class CanvasPainter(nn.Module):
         self.conv_out = nn.Conv2d(self.CHANNELS, 3 * self.PIXELS**2, 3, padding=1)
 
     def forward(self, grid: torch.Tensor, tokens: torch.Tensor, placement: torch.Tensor) -> torch.Tensor:
-        """`placement`: logits (B, canvas_size ** 2, C) float32, see `TokenMaps`."""
+        """`tokens`: (B, C, D); `placement`: their logits (B, canvas_size ** 2, C) float32, see `TokenMaps.forward`."""
         cells = self.paint(grid.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         canvas = nn.functional.pixel_shuffle(cells, self.places_of_cell)
         canvas = canvas + self.token_maps(tokens, placement).transpose(1, 2).reshape(canvas.shape)
