@@ -134,6 +134,16 @@ def test_nothing_is_read_beyond_the_map():
     assert (paint(spelled_maps(), spell((-1.0, 0.5), (0.1, 0.1), flat_knots(1.0))) == 0).all()
 
 
+def test_a_map_covers_what_its_token_was_made_of():
+    ids = rectangles()
+    extents, _ = cluster_extents(ids, 4)
+    for thing in (1, 2):
+        centre, spread = extents[0, thing].split(2)
+        painted = paint(spelled_maps(), spell(centre.tolist(), spread.tolist(), flat_knots(1.0)))[..., 0]
+        inside = (ids[0] == thing).repeat_interleave(SIZE // 8, 0).repeat_interleave(SIZE // 8, 1)
+        torch.testing.assert_close(painted[inside], torch.ones(int(inside.sum())))
+
+
 def test_shares_sum_to_one():
     """Tokens that all show the same show it, however they share the picture."""
     knots = torch.stack([flat_knots(3.0) for _ in range(6)])
