@@ -96,7 +96,7 @@ class SetokDetokenizerConfig(PreTrainedConfig):
         if self.patch_size is not None:
             check_at_least("patch_size", self.patch_size, 2)
             if self.patch_size % 2:
-                raise ValueError(f"patch_size must be even, got {self.patch_size}: maps are laid at half the resolution.")
+                raise ValueError(f"patch_size must be even, got {self.patch_size}: maps have half the resolution.")
 
 
 def _check_transformer(config) -> None:

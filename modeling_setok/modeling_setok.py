@@ -370,8 +370,8 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
         return 0.0 * idle
 
     def placement_loss(self, setok_output: SetokModelOutput) -> torch.Tensor:
-        """Cross-entropy (), float32, of the detokenizer's placement with the clusters that the tokens were made of; with
-        token maps also the mean error, in sixteenths of the picture, of where tokens tell that they lie."""
+        """Cross-entropy (), float32, of the detokenizer's placement with the clusters that the tokens were made of;
+        with token maps also the mean error, in sixteenths of the picture, of where tokens tell that they lie."""
         tokens, token_mask = setok_output.last_hidden_state, setok_output.token_mask
         size = self.config.detokenizer_config.grid_size
         cells = square_cluster_ids(setok_output, size).flatten(1)

@@ -146,7 +146,7 @@ def test_a_patch_size_paints_by_maps_without_the_cnn():
     ("settings", "sentence"),
     [
         ({"patch_size": 0}, "patch_size must be at least 2, got 0"),
-        ({"patch_size": 5}, "patch_size must be even, got 5: maps are laid at half the resolution."),
+        ({"patch_size": 5}, "patch_size must be even, got 5: maps have half the resolution."),
         ({"map_size": 1}, "map_size must be at least 2, got 1"),
         ({"map_hidden_size": 0}, "map_hidden_size must be at least 1, got 0"),
     ],
