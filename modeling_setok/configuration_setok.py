@@ -136,6 +136,8 @@ class SetokConfig(PreTrainedConfig):
             (ablations of Table 6).
         merger: `"transformer"`, or `"mean"`: the mean of each cluster's projected patches (ablation of Table 6).
         use_position_embeddings: 2D positions in the merger (ablation of Table 6).
+        use_extent_embeddings: each token is told, before the inter-cluster transformer, where the middle of its cluster
+            lies and how wide that is (not in the paper): with positions alone it has to be read off a mean of many.
         pack_clusters: run the inner transformer over patches packed by cluster; `False` uses one block-diagonal mask
             over the image, the slower reference.
         num_neighbors, criterion, threshold, assignment, max_tokens, fixed_tokens, token_order: see
@@ -193,6 +195,7 @@ class SetokConfig(PreTrainedConfig):
     rope_theta: float = 100.0
     merger: str = "transformer"
     use_position_embeddings: bool = True
+    use_extent_embeddings: bool = False
     pack_clusters: bool = True
 
     num_neighbors: int = 6
@@ -234,6 +237,8 @@ class SetokConfig(PreTrainedConfig):
 
     def validate_choices(self):
         check_choice("merger", self.merger, ("transformer", "mean"))
+        if self.use_extent_embeddings and self.merger != "transformer":
+            raise ValueError('use_extent_embeddings needs merger="transformer": the mean is the baseline of the paper.')
         check_choice("criterion", self.criterion, ("relative", "product"))
         check_choice("assignment", self.assignment, ("chain", "nearest"))
         check_choice("token_order", self.token_order, ("score", "raster"))

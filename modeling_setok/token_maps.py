@@ -9,30 +9,10 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
+from .cluster_extents import cluster_extents
+
 REACH = 2.2  # a map covers this many standard deviations around its token's centre; a filled square has sqrt(3)
 TYPICAL_SPREAD = 0.11  # of the picture's side, where training starts
-
-
-def cluster_extents(cluster_ids: torch.LongTensor, num_tokens: int) -> tuple[torch.Tensor, torch.BoolTensor]:
-    """Where clusters lie: centre (x, y) and standard deviation (x, y) of the cells of each, in sides of the picture.
-
-    Args:
-        cluster_ids: (B, S, S), -1 for a cell of none.
-        num_tokens: C.
-
-    Returns:
-        (B, C, 4) float32 and, True where a cluster has a cell, (B, C).
-    """
-    size = cluster_ids.shape[-1]
-    members = (cluster_ids.flatten(1)[:, None] == torch.arange(num_tokens, device=cluster_ids.device)[:, None]).float()
-    places = ((torch.arange(size, device=members.device) + 0.5) / size).expand(size, size)
-    places = torch.stack([places, places.T], dim=-1).flatten(0, 1)
-    areas = members.sum(-1, keepdim=True)
-    with torch.autocast(members.device.type, enabled=False):  # variances are small differences of squares
-        means, squares = (members @ moment / areas.clamp(min=1) for moment in (places, places.square()))
-    within_cell = 1 / (12 * size**2)
-    spreads = ((squares - means.square()).clamp(min=0) + within_cell).sqrt()
-    return torch.cat([means, spreads], dim=-1), areas[..., 0] > 0
 
 
 class TokenMaps(nn.Module):
@@ -54,14 +34,16 @@ class TokenMaps(nn.Module):
         )  # fmt: skip
 
     def extents(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, C, 4) float32: centre (x, y) and spread (x, y) that tokens tell, as `cluster_extents` has them."""
+        """(B, C, 4) float32: centre (x, y) and spread (x, y) that tokens tell, as `cluster_extents` gives them."""
         told = self.extent(tokens).float()
         return torch.cat([0.5 + told[..., :2], TYPICAL_SPREAD * told[..., 2:].clamp(-4, 4).exp()], dim=-1)
 
     def extent_error(self, tokens: torch.Tensor, cluster_ids: torch.LongTensor) -> torch.Tensor:
         """Mean error () of the extents that tokens tell, in sixteenths of the picture, squared near zero (Huber);
         `cluster_ids` (B, S, S)."""
-        extents, found = cluster_extents(cluster_ids, tokens.shape[1])
+        size, slots = cluster_ids.shape[-1], torch.arange(tokens.shape[1], device=cluster_ids.device)
+        members = cluster_ids.flatten(1)[:, None] == slots[:, None]
+        extents, found = cluster_extents(members, (size, size)), members.any(-1)
         return nn.functional.smooth_l1_loss(16 * self.extents(tokens)[found], 16 * extents[found], beta=0.25)
 
     def forward(self, tokens: torch.Tensor, placement: torch.Tensor) -> torch.Tensor:
