@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from modeling_setok import SetokConfig, SetokDetokenizerConfig, SetokForPreTraining, SetokModelOutput
-from modeling_setok.token_maps import REACH, TYPICAL_SPREAD, TokenMaps, cluster_extents
+from modeling_setok.cluster_extents import cluster_extents
+from modeling_setok.token_maps import REACH, TYPICAL_SPREAD, TokenMaps
 
 SIZE, KNOTS = 32, 5  # places on a side of the canvas, knots on a side of a map
 HIDDEN = torch.finfo(torch.float32).min  # the placement of a padding token
@@ -54,38 +55,6 @@ def paint(maps: TokenMaps, *tokens: torch.Tensor, placement: torch.Tensor | None
 def random_maps(channels: int = 3, size: int = 6) -> TokenMaps:
     config = SetokDetokenizerConfig(patch_size=2, map_size=4, map_hidden_size=16)
     return TokenMaps(config, 8, size, channels)
-
-
-def test_extents_of_a_rectangle():
-    ids = torch.zeros(2, 8, 8, dtype=torch.long)
-    ids[0, 2:5, 1:7] = 1
-    ids[1] = -1
-    ids[1, :, :2] = 3
-    extents, found = cluster_extents(ids, 4)
-    assert extents.shape == (2, 4, 4) and extents.dtype == torch.float32 and extents.isfinite().all()
-    assert found.tolist() == [[True, True, False, False], [False, False, False, True]]
-    # A rectangle, not its cells' middles, has side / sqrt(12)
-    rectangle = torch.tensor([4 / 8, 3.5 / 8, 6 / 8 / math.sqrt(12), 3 / 8 / math.sqrt(12)])
-    torch.testing.assert_close(extents[0, 1], rectangle)
-    stripe = torch.tensor([1 / 8, 1 / 2, 2 / 8 / math.sqrt(12), 1 / math.sqrt(12)])
-    torch.testing.assert_close(extents[1, 3], stripe)
-    finer = ids.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    torch.testing.assert_close(cluster_extents(finer, 4)[0][found], extents[found])
-
-
-def test_extents_of_two_cells_apart():
-    ids = torch.full((1, 4, 4), -1)
-    ids[0, 1, 0] = ids[0, 1, 3] = 0
-    (extents,), _ = cluster_extents(ids, 1)
-    expected = [1 / 2, 3 / 8, math.sqrt((3 / 8) ** 2 + 1 / (12 * 16)), 1 / 4 / math.sqrt(12)]
-    torch.testing.assert_close(extents[0], torch.tensor(expected))
-
-
-def test_extents_are_computed_in_float32_under_autocast():
-    ids = torch.randint(-1, 6, (3, 16, 16))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        extents, _ = cluster_extents(ids, 6)
-    torch.testing.assert_close(extents, cluster_extents(ids, 6)[0], rtol=0, atol=0)
 
 
 def test_a_knot_shows_its_feature_and_a_place_between_two_their_mean():
@@ -136,7 +105,7 @@ def test_nothing_is_read_beyond_the_map():
 
 def test_a_map_covers_what_its_token_was_made_of():
     ids = rectangles()
-    extents, _ = cluster_extents(ids, 4)
+    extents = extents_of(ids)
     for thing in (1, 2):
         centre, spread = extents[0, thing].split(2)
         painted = paint(spelled_maps(), spell(centre.tolist(), spread.tolist(), flat_knots(1.0)))[..., 0]
@@ -226,9 +195,13 @@ def rectangles() -> torch.LongTensor:
     return ids
 
 
+def extents_of(ids: torch.LongTensor) -> torch.Tensor:
+    return cluster_extents(ids.flatten(1)[:, None] == torch.arange(4)[:, None], ids.shape[1:])
+
+
 def test_extent_error_by_hand():
     ids, maps = rectangles(), spelled_maps()
-    extents = cluster_extents(ids, 4)[0][0]
+    extents = extents_of(ids)[0]
     extents[3] = torch.tensor([7.0, -7.0, 1.0, 1.0])  # of no cell: whatever it tells, it is not asked
     tokens = torch.stack([spell(tuple(row[:2]), tuple(row[2:]), flat_knots(0.0)) for row in extents.tolist()])[None]
     assert maps.extent_error(tokens, ids) < 1e-6
@@ -262,7 +235,7 @@ def test_placement_loss_asks_tokens_where_they_lie():
     cross_entropy = nn.functional.cross_entropy(model.detokenizer.placement(tokens)[0], cells)
     assert model.placement_loss(output) > cross_entropy + 0.1
     head = model.detokenizer.pixel_decoder.token_maps.extent
-    exact = cluster_extents(ids, 3)[0][0]
+    exact = extents_of(ids)[0, :3]
     told = torch.cat([exact[:, :2] - 0.5, (exact[:, 2:] / TYPICAL_SPREAD).log()], dim=-1)
     with torch.no_grad():
         head[-1].weight.copy_((torch.linalg.pinv(head[:-1](tokens[0])) @ told).T)
