@@ -51,8 +51,11 @@ class SetokDetokenizerConfig(PreTrainedConfig):
         grid_size: mask tokens on a side; need not be the encoder's grid.
         decoder_channels: channels of the CNN at each resolution, coarse to fine; every further entry doubles the size.
         decoder_blocks: residual blocks at each resolution.
-        patch_size: if given, no CNN: a linear map paints the `patch_size` x `patch_size` pixels of each cell, and two
-            convolutions follow. It learns several times faster for its cost; the paper has the CNN.
+        patch_size: pixels on a side of a cell, an even number. If given, no CNN: each token unfolds into a little map
+            that is laid over the picture where the token belongs, on top of what the cells paint by a linear map (see
+            token_maps.py). It learns many times faster; the paper has the CNN.
+        map_size: knots on a side of such a map.
+        map_hidden_size: width of the MLPs that unfold a token and tell where it lies.
         token_noise: standard deviation, in units of the tokens' own, of Gaussian noise added to the tokens in training,
             which makes the detokenizer forgive tokens that a generator sampled.
     """
@@ -71,6 +74,8 @@ class SetokDetokenizerConfig(PreTrainedConfig):
     decoder_channels: list[int] | tuple[int, ...] = (512, 256, 256, 128, 128)
     decoder_blocks: int = 2
     patch_size: int | None = None
+    map_size: int = 16
+    map_hidden_size: int = 512
     token_noise: float = 0.0
     initializer_range: float = 0.02
 
@@ -86,8 +91,12 @@ class SetokDetokenizerConfig(PreTrainedConfig):
         check_at_least("the number of decoder_channels", len(self.decoder_channels), 1)
         check_at_least("the smallest of decoder_channels", min(self.decoder_channels), 1)
         check_at_least("token_noise", self.token_noise, 0)
+        check_at_least("map_size", self.map_size, 2)
+        check_at_least("map_hidden_size", self.map_hidden_size, 1)
         if self.patch_size is not None:
-            check_at_least("patch_size", self.patch_size, 1)
+            check_at_least("patch_size", self.patch_size, 2)
+            if self.patch_size % 2:
+                raise ValueError(f"patch_size must be even, got {self.patch_size}: maps have half the resolution.")
 
 
 def _check_transformer(config) -> None:
@@ -127,6 +136,8 @@ class SetokConfig(PreTrainedConfig):
             (ablations of Table 6).
         merger: `"transformer"`, or `"mean"`: the mean of each cluster's projected patches (ablation of Table 6).
         use_position_embeddings: 2D positions in the merger (ablation of Table 6).
+        use_extent_embeddings: each token is told, before the inter-cluster transformer, where the middle of its cluster
+            lies and how wide that is (not in the paper): with positions alone it has to be read off a mean of many.
         pack_clusters: run the inner transformer over patches packed by cluster; `False` uses one block-diagonal mask
             over the image, the slower reference.
         num_neighbors, criterion, threshold, assignment, max_tokens, fixed_tokens, token_order: see
@@ -184,6 +195,7 @@ class SetokConfig(PreTrainedConfig):
     rope_theta: float = 100.0
     merger: str = "transformer"
     use_position_embeddings: bool = True
+    use_extent_embeddings: bool = False
     pack_clusters: bool = True
 
     num_neighbors: int = 6
@@ -225,6 +237,8 @@ class SetokConfig(PreTrainedConfig):
 
     def validate_choices(self):
         check_choice("merger", self.merger, ("transformer", "mean"))
+        if self.use_extent_embeddings and self.merger != "transformer":
+            raise ValueError('use_extent_embeddings needs merger="transformer": the mean is the baseline of the paper.')
         check_choice("criterion", self.criterion, ("relative", "product"))
         check_choice("assignment", self.assignment, ("chain", "nearest"))
         check_choice("token_order", self.token_order, ("score", "raster"))

@@ -1,4 +1,7 @@
-"""Detokenizer (§2.1, Appendix D.1): mask tokens on a grid query the concept tokens, a CNN paints the image."""
+"""Detokenizer (§2.1, Appendix D.1): mask tokens on a grid query the concept tokens, a CNN paints the image.
+
+In place of the CNN, maps may paint it that the tokens unfold into.
+"""
 
 import torch
 from torch import nn
@@ -7,6 +10,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_setok import SetokDetokenizerConfig
+from .token_maps import TokenMaps
 from .transformer import SetokBlock, grid_positions, place_code, rotary_angles
 
 
@@ -45,26 +49,33 @@ class PixelDecoder(nn.Module):
         return self.conv_out(nn.functional.silu(self.norm_out(self.stages(self.conv_in(grid)))))
 
 
-class PatchPainter(nn.Module):
-    """Feature grid (B, hidden_size, G, G) to pixels (B, 3, S, S): one linear map paints each cell's patch in some
-    channels, and two convolutions across their borders make colours of them.
+class CanvasPainter(nn.Module):
+    """Feature grid (B, hidden_size, G, G) and the tokens' maps to pixels (B, 3, S, S).
 
-    Nearly all of its cost, and of the detokenizer's, is in matrix products, where the CNN's is in memory traffic.
+    One linear map paints each cell of the grid, and the maps are laid over it, on a canvas of half the picture's side;
+    two convolutions make colours of that. Nearly all of the cost is in matrix products, where the CNN's is in memory
+    traffic.
     """
 
-    CHANNELS = 16
+    CHANNELS = 32  # of the canvas
+    PIXELS = 2  # on a side of a place of the canvas
 
-    def __init__(self, config: SetokDetokenizerConfig):
+    def __init__(self, config: SetokDetokenizerConfig, token_dim: int):
         super().__init__()
-        self.patch_size = config.patch_size
-        self.paint = nn.Linear(config.hidden_size, self.CHANNELS * config.patch_size**2)
+        self.places_of_cell = config.patch_size // self.PIXELS
+        self.canvas_size = config.grid_size * self.places_of_cell
+        self.token_maps = TokenMaps(config, token_dim, self.canvas_size, self.CHANNELS)
+        self.paint = nn.Linear(config.hidden_size, self.CHANNELS * self.places_of_cell**2)
         self.conv = nn.Conv2d(self.CHANNELS, self.CHANNELS, 3, padding=1)
-        self.conv_out = nn.Conv2d(self.CHANNELS, 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(self.CHANNELS, 3 * self.PIXELS**2, 3, padding=1)
 
-    def forward(self, grid: torch.Tensor) -> torch.Tensor:
-        patches = self.paint(grid.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        pixels = nn.functional.pixel_shuffle(patches, self.patch_size)
-        return self.conv_out(pixels + nn.functional.silu(self.conv(nn.functional.silu(pixels))))
+    def forward(self, grid: torch.Tensor, tokens: torch.Tensor, placement: torch.Tensor) -> torch.Tensor:
+        """`tokens`: (B, C, D); `placement`: their logits (B, canvas_size ** 2, C) float32, see `TokenMaps.forward`."""
+        cells = self.paint(grid.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        canvas = nn.functional.pixel_shuffle(cells, self.places_of_cell)
+        canvas = canvas + self.token_maps(tokens, placement).transpose(1, 2).reshape(canvas.shape)
+        hidden = canvas + nn.functional.silu(self.conv(nn.functional.silu(canvas)))
+        return nn.functional.pixel_shuffle(self.conv_out(hidden), self.PIXELS)
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
@@ -77,7 +88,7 @@ class SetokDetokenizer(PreTrainedModel):
     """Paints an image from a variable number of concept tokens.
 
     A grid of copies of one learned mask token, told apart by 2D positions, attends to itself and to the concept tokens
-    in `num_hidden_layers` blocks; a CNN upsamples the grid to pixels, or a linear map paints each cell's.
+    in `num_hidden_layers` blocks; a CNN upsamples the grid to pixels, or the tokens' maps are laid over it.
     """
 
     config: SetokDetokenizerConfig
@@ -102,7 +113,8 @@ class SetokDetokenizer(PreTrainedModel):
         self.place_key = nn.Linear(token_dim, config.hidden_size, bias=False)
         self.layers = nn.ModuleList(SetokBlock(config, cross_attention=True) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.pixel_decoder = PixelDecoder(config) if config.patch_size is None else PatchPainter(config)
+        self.with_maps = config.patch_size is not None
+        self.pixel_decoder = CanvasPainter(config, token_dim) if self.with_maps else PixelDecoder(config)
         self.post_init()
 
     @torch.no_grad()
@@ -115,13 +127,19 @@ class SetokDetokenizer(PreTrainedModel):
             # Equal at first, so that a cell is nearest to the tokens that carry the code of its own place
             init.copy_(module.place_key.weight, module.place_query.weight)
 
-    def _cell_code(self, dtype: torch.dtype) -> torch.Tensor:
-        """(G * G, token_dim): the code of each cell's place, in the space of the tokens."""
-        return place_code(self.position_embedding, self.config.grid_size, self.config.grid_size).to(dtype)
+    def _place_code(self, size: int, dtype: torch.dtype) -> torch.Tensor:
+        """(size * size, token_dim): the code of each place of a `size` x `size` grid, in the space of the tokens."""
+        return place_code(self.position_embedding, size, size).to(dtype)
 
-    def placement(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (B, G * G, C) float32 of which token each cell of the grid belongs to; the lowest float on padding."""
-        queries, keys = self.place_query(self._cell_code(tokens.dtype)), self.place_key(tokens)
+    def placement(
+        self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None, size: int | None = None
+    ) -> torch.Tensor:
+        """Logits (B, size * size, C) float32 of which token each place belongs to; the lowest float on padding.
+
+        `size`: places on a side of the picture, by default those of the mask tokens.
+        """
+        places = self._place_code(size or self.config.grid_size, tokens.dtype)
+        queries, keys = self.place_query(places), self.place_key(tokens)
         logits = (queries.to(keys.device) @ keys.transpose(1, 2)).float() * queries.shape[-1] ** -0.5
         if token_mask is None:
             return logits
@@ -145,7 +163,9 @@ class SetokDetokenizer(PreTrainedModel):
         context = self.token_projection(tokens)
         # Every cell starts from its place and the token that belongs there; attention then looks at all of them
         shares = self.placement(tokens, token_mask).softmax(-1).to(tokens)
-        grid = self.token_projection(self._cell_code(tokens.dtype).to(tokens.device) + shares @ tokens)
+        grid = self.token_projection(
+            self._place_code(config.grid_size, tokens.dtype).to(tokens.device) + shares @ tokens
+        )
         grid = self.mask_token.to(grid.device) + grid
         positions = grid_positions(config.grid_size, config.grid_size, device=tokens.device)
         rotary = rotary_angles(positions, config.hidden_size // config.num_attention_heads, config.rope_theta)
@@ -153,4 +173,6 @@ class SetokDetokenizer(PreTrainedModel):
         for layer in self.layers:
             grid = layer(grid, context, context_mask=context_mask, rotary=rotary)
         grid = self.norm(grid).transpose(1, 2).unflatten(2, (config.grid_size, config.grid_size))
-        return self.pixel_decoder(grid)
+        if not self.with_maps:
+            return self.pixel_decoder(grid)
+        return self.pixel_decoder(grid, tokens, self.placement(tokens, token_mask, self.pixel_decoder.canvas_size))

@@ -370,10 +370,17 @@ class SetokForPreTraining(ConceptNamesMixin, SetokPreTrainedModel):
         return 0.0 * idle
 
     def placement_loss(self, setok_output: SetokModelOutput) -> torch.Tensor:
-        """Cross-entropy (), float32, of the detokenizer's placement with the clusters that the tokens were made of."""
-        cells = square_cluster_ids(setok_output, self.config.detokenizer_config.grid_size).flatten(1)
-        logits = self.detokenizer.placement(setok_output.last_hidden_state, setok_output.token_mask)
-        return nn.functional.cross_entropy(logits.transpose(1, 2), cells, ignore_index=-1)
+        """Cross-entropy (), float32, of the detokenizer's placement with the clusters that the tokens were made of;
+        with token maps also the mean error, in sixteenths of the picture, of where tokens tell that they lie."""
+        tokens, token_mask = setok_output.last_hidden_state, setok_output.token_mask
+        size = self.config.detokenizer_config.grid_size
+        cells = square_cluster_ids(setok_output, size).flatten(1)
+        logits = self.detokenizer.placement(tokens, token_mask)
+        loss = nn.functional.cross_entropy(logits.transpose(1, 2), cells, ignore_index=-1)
+        if self.detokenizer.with_maps:
+            maps = self.detokenizer.pixel_decoder.token_maps
+            loss = loss + maps.extent_error(tokens, square_cluster_ids(setok_output, 2 * size))
+        return loss
 
     def detokenize(self, tokens: torch.Tensor, token_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Paints images (B, 3, S, S) from concept tokens (B, C, D) with their mask (B, C)."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers.masking_utils import create_bidirectional_mask
 
+from .cluster_extents import ExtentEmbedding, cluster_extents
 from .density_peaks import TokenClusters
 from .transformer import SetokBlock, attend_segments, grid_positions, place_code, rotary_angles
 
@@ -93,6 +94,9 @@ class TokenMerger(nn.Module):
             # Rotating queries and keys tells only relative positions, which the mean over a cluster forgets: a learned
             # vector turned by each patch's position is added to the patches (X + PE(X) of §2.1)
             self.position_embedding = nn.Parameter(torch.empty(config.hidden_size))
+        self.use_extents = with_transformers and config.use_extent_embeddings
+        if self.use_extents:
+            self.extent_embedding = ExtentEmbedding(config.hidden_size)
         num_inner, num_inter = (config.num_inner_layers, config.num_inter_layers) if with_transformers else (0, 0)
         self.inner_layers = nn.ModuleList(SetokBlock(config) for _ in range(num_inner))
         self.inner_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -125,6 +129,8 @@ class TokenMerger(nn.Module):
             soft_masks = soft_masks[:, :-1].to(patches.dtype)
             weights = weights + soft_masks - soft_masks.detach()
         tokens = self.merge_clusters(patches, clusters.cluster_ids, weights, grid_size, grid_sizes)
+        if self.use_extents:
+            tokens = tokens + self.extent_embedding(cluster_extents(weights.detach(), grid_size, grid_sizes))
         tokens = self.relate_tokens(tokens, token_mask)
         return tokens * token_mask[..., None], token_mask
 

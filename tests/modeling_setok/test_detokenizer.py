@@ -1,4 +1,6 @@
-"""Detokenizer: sizes, what the painting depends on, noise on the tokens."""
+"""Detokenizer: sizes, what the painting depends on, noise on the tokens; of both painters."""
+
+import re
 
 import pytest
 import torch
@@ -7,6 +9,9 @@ from huggingface_hub.errors import StrictDataclassError
 from modeling_setok import SetokDetokenizer, SetokDetokenizerConfig
 from modeling_setok.detokenizer import PixelDecoder
 from modeling_setok.transformer import place_code
+
+MAPS = {"patch_size": 4, "map_size": 3, "map_hidden_size": 8, "initializer_range": 0.15}
+painters = pytest.mark.parametrize("painter", [{}, MAPS], ids=["cnn", "maps"])
 
 
 def make_detokenizer(attention: str = "sdpa", **settings) -> SetokDetokenizer:
@@ -29,9 +34,10 @@ def test_image_size(grid_size, channels, image_size):
     assert model(torch.randn(2, 7, 12)).shape == (2, 3, image_size, image_size)
 
 
-def test_padding_tokens_are_not_seen():
+@painters
+def test_padding_tokens_are_not_seen(painter):
     """A row in a batch is the row alone, whatever stands in the padding."""
-    model = make_detokenizer()
+    model = make_detokenizer(**painter)
     tokens = torch.randn(3, 6, 12)
     token_mask = torch.arange(6) < torch.tensor([6, 1, 4])[:, None]
     images = model(tokens, token_mask)
@@ -41,8 +47,9 @@ def test_padding_tokens_are_not_seen():
         torch.testing.assert_close(images[image], alone[0], rtol=0, atol=1e-5)
 
 
-def test_tokens_are_a_set_and_every_token_counts():
-    model = make_detokenizer()
+@painters
+def test_tokens_are_a_set_and_every_token_counts(painter):
+    model = make_detokenizer(**painter)
     tokens = torch.randn(1, 6, 12)
     image = model(tokens)
     torch.testing.assert_close(model(tokens[:, torch.randperm(6)]), image, rtol=0, atol=1e-5)
@@ -79,15 +86,17 @@ def test_token_dimension_without_room_for_two_axes_is_refused():
         SetokDetokenizer(SetokDetokenizerConfig(hidden_size=16, num_attention_heads=2), token_dim=10)
 
 
-def test_eager_is_sdpa():
+@painters
+def test_eager_is_sdpa(painter):
     tokens, token_mask = torch.randn(2, 5, 12), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
-    sdpa, eager = make_detokenizer("sdpa"), make_detokenizer("eager")
+    sdpa, eager = make_detokenizer("sdpa", **painter), make_detokenizer("eager", **painter)
     assert eager.config._attn_implementation == "eager"
     torch.testing.assert_close(eager(tokens, token_mask), sdpa(tokens, token_mask), rtol=0, atol=1e-5)
 
 
-def test_noise_is_in_units_of_the_tokens_and_only_in_training():
-    quiet, noisy = make_detokenizer(), make_detokenizer(token_noise=0.5)
+@painters
+def test_noise_is_in_units_of_the_tokens_and_only_in_training(painter):
+    quiet, noisy = make_detokenizer(**painter), make_detokenizer(token_noise=0.5, **painter)
     tokens = 7 * torch.randn(64, 8, 12)
     token_mask = torch.ones(64, 8, dtype=torch.bool)
     token_mask[:, 5:] = False
@@ -95,7 +104,11 @@ def test_noise_is_in_units_of_the_tokens_and_only_in_training():
     torch.testing.assert_close(noisy(tokens, token_mask), quiet(tokens, token_mask), rtol=0, atol=0)
     seen = []
     noisy.token_projection.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    if painter:
+        maps = noisy.pixel_decoder.token_maps
+        maps.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     noisy.train()(tokens, token_mask)
+    assert not painter or torch.equal(seen[0], seen[-1])  # the maps unfold from the same noisy tokens
     assert (seen[0] - tokens)[:, :5].std() == pytest.approx(0.5 * 7, rel=0.05)
     state = torch.get_rng_state()
     quiet.train()(tokens, token_mask)
@@ -119,23 +132,46 @@ def test_every_weight_is_initialised_and_trained():
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
-def test_a_patch_size_paints_cells_without_the_cnn():
-    model = make_detokenizer(grid_size=3, patch_size=5)
-    assert model.config.image_size == 15
-    assert model(torch.randn(2, 7, 12)).shape == (2, 3, 15, 15)
+def test_a_patch_size_paints_by_maps_without_the_cnn():
+    model = make_detokenizer(**MAPS).train()
+    assert model.config.image_size == 3 * 4
+    tokens = torch.randn(2, 7, 12)
+    assert model(tokens).shape == (2, 3, 12, 12)
     assert not any(isinstance(module, PixelDecoder) for module in model.modules())
-    model(torch.randn(2, 7, 12)).square().mean().backward()
+    model(tokens).square().mean().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-    with pytest.raises(StrictDataclassError, match="patch_size must be at least 1, got 0"):
-        SetokDetokenizerConfig(patch_size=0)
 
 
-def test_a_cell_paints_its_patch_and_two_pixels_around():
-    """As far as its two convolutions reach: neighbours meet without a seam."""
-    painter = make_detokenizer(grid_size=3, patch_size=5).pixel_decoder
-    grid = torch.randn(1, 16, 3, 3)
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"patch_size": 0}, "patch_size must be at least 2, got 0"),
+        ({"patch_size": 5}, "patch_size must be even, got 5: maps have half the resolution."),
+        ({"map_size": 1}, "map_size must be at least 2, got 1"),
+        ({"map_hidden_size": 0}, "map_hidden_size must be at least 1, got 0"),
+    ],
+)
+def test_sizes_that_no_map_has_are_refused(settings, sentence):
+    with pytest.raises(StrictDataclassError, match=re.escape(sentence)):
+        SetokDetokenizerConfig(**settings)
+
+
+def test_a_cell_paints_its_patch_and_four_pixels_around():
+    """As far as its two convolutions over places of 2 x 2 pixels reach: neighbours meet without a seam."""
+    painter = make_detokenizer(**MAPS | {"patch_size": 6}).pixel_decoder
+    grid, tokens, placement = torch.randn(1, 16, 3, 3), torch.randn(1, 4, 12), torch.randn(1, 9 * 9, 4)
     changed = grid.clone()
     changed[0, :, 1, 2] += 1
-    moved = (painter(changed) != painter(grid))[0].any(0)
+    moved = (painter(changed, tokens, placement) != painter(grid, tokens, placement))[0].any(0)
     rows, columns = moved.any(1).nonzero().flatten(), moved.any(0).nonzero().flatten()
-    assert (rows[0], rows[-1], columns[0], columns[-1]) == (5 - 2, 9 + 2, 10 - 2, 14)
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (6 - 4, 11 + 4, 12 - 4, 17)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_maps_in_two_bytes_a_number(dtype):
+    model = make_detokenizer(**MAPS)
+    tokens, token_mask = torch.randn(2, 5, 12), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    expected = model(tokens, token_mask)
+    image = model.to(dtype)(tokens.to(dtype), token_mask)
+    assert image.dtype == dtype and image.isfinite().all()
+    assert (image.float() - expected).abs().mean() < 0.05 * expected.std()

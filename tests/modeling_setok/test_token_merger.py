@@ -293,6 +293,19 @@ def test_positions_tell_where_a_cluster_is():
         assert torch.allclose(here[0, 0], there[0, 0], atol=1e-5) == equal
 
 
+def test_extents_tell_where_a_cluster_is_without_positions():
+    ids = torch.ones(1, 24, dtype=torch.long)
+    ids[0, :3] = 0
+    moved = ids.roll(12, 1)
+    patches = torch.randn(1, 24, DIM)
+    merger = make_merger(use_position_embeddings=False, use_extent_embeddings=True)
+    here, _ = merger(patches, clusters_of(ids), GRID)
+    there, _ = merger(patches.roll(12, 1), clusters_of(moved)._replace(cluster_ids=moved), GRID)
+    assert (here[0, 0] - there[0, 0]).abs().max() > 0.01
+    here.square().sum().backward()
+    assert merger.extent_embedding.projection.weight.grad.abs().max() > 0
+
+
 def test_axial_rotary_positions_are_relative_and_two_dimensional():
     positions = grid_positions(5, 7)
     assert positions[9].tolist() == [1, 2] and positions.shape == (35, 2)
