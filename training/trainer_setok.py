@@ -28,6 +28,12 @@ class SetokTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads the rows' columns itself"})
     absolute_weight: float = field(default=0.0, metadata={"help": "weight of the L1 reconstruction loss, beside L2"})
     perceptual_weight: float = field(default=0.0, metadata={"help": "weight of the perceptual loss"})
+    perceptual_pictures: int | None = field(
+        default=None,
+        metadata={
+            "help": "pictures of a device's batch that the perceptual loss looks at (all), for where it costs most"
+        },
+    )
     adversarial_weight: float = field(default=0.0, metadata={"help": "weight of the PatchGAN generator loss"})
     adversarial_start_step: int = field(default=0, metadata={"help": "step from which the discriminator takes part"})
     adversarial_learning_rate: float = field(default=1e-4, metadata={"help": "of the discriminator"})
@@ -41,6 +47,8 @@ class SetokTrainingArguments(TrainingArguments):
         check_ranges(self, absolute_weight=0, perceptual_weight=0, adversarial_weight=0, lecam_weight=0)
         check_ranges(self, adversarial_start_step=0, adversarial_learning_rate=0, discriminator_width=1)
         check_ranges(self, sample_images=0)
+        if self.perceptual_pictures is not None:
+            check_ranges(self, perceptual_pictures=1)
 
 
 class SetokTrainer(ResumingTrainerMixin, Trainer):
@@ -99,7 +107,10 @@ class SetokTrainer(ResumingTrainerMixin, Trainer):
                 parts["absolute_loss"] = torch.nn.functional.l1_loss(reconstruction, target)
                 loss = loss + self.args.absolute_weight * parts["absolute_loss"]
             if self.args.perceptual_weight > 0:
-                parts["perceptual_loss"] = self.perceptual_loss(reconstruction, target)
+                looked_at = (
+                    self._in_range(pixels[: self.args.perceptual_pictures]) for pixels in (reconstruction, target)
+                )
+                parts["perceptual_loss"] = self.perceptual_loss(*looked_at)
                 loss = loss + self.args.perceptual_weight * parts["perceptual_loss"]
             if self.adversarial_loss is not None and model.training:
                 adversarial = self.accelerator.unwrap_model(self.adversarial_loss)
@@ -112,6 +123,12 @@ class SetokTrainer(ResumingTrainerMixin, Trainer):
         if model.training:
             self._record(parts)
         return (loss, outputs) if return_outputs else loss
+
+    def _in_range(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels as the image processor normalises them to [-1, 1], as a perceptual loss takes them."""
+        processor: SetokImageProcessor = self.processing_class
+        mean, std = (pixels.new_tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
+        return pixels * (2 * std) + (2 * mean - 1)
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """The generator's turn, then the discriminator's, whose gradient is the mean over as many batches."""

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -37,3 +38,18 @@ def test_and_to_trackio(tmp_path, monkeypatch):
     assert len(pictures) == 3
     sizes = {Image.open(path).size for path in pictures}
     assert sizes == {Image.open(tmp_path / "run/samples/step-000002.png").size}
+
+
+def test_the_perceptual_loss_looks_at_pixels_in_its_range(tmp_path):
+    """Whatever normalisation SeTok's encoder asks for, and at some pictures of the batch where the recipe says so."""
+    options = {"max_steps": 1, "perceptual_weight": 1.0, "perceptual_pictures": 2, "per_device_train_batch_size": 4}
+    trainer = main([str(tiny_recipe(tmp_path, **options))])
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
+    trainer.processing_class.image_mean, trainer.processing_class.image_std = mean, std
+    seen = []
+    trainer.perceptual_loss = lambda reconstruction, target: seen.append(target) or reconstruction.mean() * 0
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    pixels = torch.rand(batch["target_pixel_values"].shape)  # as a picture has them
+    normalised = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    trainer.compute_loss(trainer.model, batch | {"target_pixel_values": normalised})
+    torch.testing.assert_close(seen[0], 2 * pixels[:2] - 1)
