@@ -189,8 +189,13 @@ class ResumingTrainerMixin:
     def _save_checkpoint(self, model, trial) -> None:
         if self.args.should_save:  # before the rest, whose last file tells that all are there
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            self.summary.write(folder, self.state.global_step)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._add_to_checkpoint(folder)
         super()._save_checkpoint(model, trial)
+
+    def _add_to_checkpoint(self, folder: Path) -> None:
+        """Writes what transformers does not know of, on the process that saves."""
+        self.summary.write(folder, self.state.global_step)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

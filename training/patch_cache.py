@@ -14,7 +14,7 @@ import torch
 
 from modeling_setok import SetokModel
 from training.packaged_models.digest import weights_digest
-from training.shards import ShardContents, ShardedRows, Shards, open_shard
+from training.shards import ShardContents, ShardedRows, Shards, computing_settings, open_shard
 
 SHARD_ROWS = 128
 
@@ -54,12 +54,10 @@ def patch_fingerprint(
         target_size: side of the pictures to paint.
         dtype: in which embeddings are kept. float16 rounds them by less than a two-thousandth.
     """
-    settings = json.loads(image_processor.to_json_string())
-    settings.pop("auto_map", None)  # of one that was saved: where its code lies
     return {
         "encoder": weights_digest(model.vision_encoder),
         "vision_feature_layer": model.config.vision_feature_layer,
-        "image_processor": settings,
+        "image_processor": computing_settings(json.loads(image_processor.to_json_string())),
         "rows": rows_of,
         "target_size": target_size,
         "dtype": dtype,

@@ -20,6 +20,10 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 INDEX = "cache.json"
+# Of configurations: where a model comes from and how it runs, not what it computes
+OF_NO_RESULT = (
+    "_name_or_path", "architectures", "auto_map", "detokenizer_config", "dtype", "transformers_version", "use_cache"
+)  # fmt: skip
 _OPEN_SHARDS = 4096  # their pages are the system's to keep or drop
 
 
@@ -158,6 +162,15 @@ class ShardedRows(ABC):
     @abstractmethod
     def read(self, path: Path, row: int) -> dict[str, Any]:
         """A row of the shard in this file, see `open_shard`."""
+
+
+def computing_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration, as a mapping, and those in it say of what is computed, for a fingerprint."""
+    return {
+        name: computing_settings(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in OF_NO_RESULT
+    }
 
 
 @lru_cache(maxsize=_OPEN_SHARDS)

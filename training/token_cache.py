@@ -29,13 +29,9 @@ from modeling_setok import SetokModel
 from training.data.mixture import Mixture
 from training.data.sources import MixtureArguments
 from training.packaged_models.digest import weights_digest
-from training.shards import ShardContents, ShardedRows, Shards, open_shard
+from training.shards import ShardContents, ShardedRows, Shards, computing_settings, open_shard
 
 SHARD_ROWS = 512
-# Of configurations: where a model comes from and how it runs, not what it computes
-OF_NO_TOKEN = (
-    "_name_or_path", "architectures", "auto_map", "detokenizer_config", "dtype", "transformers_version", "use_cache"
-)  # fmt: skip
 
 
 class TokenCache(ShardedRows):
@@ -111,11 +107,11 @@ def token_fingerprint(setok: SetokModel, image_processor, parts: list[dict], mix
         row = mixture[first]
         rows.update(json.dumps(row["messages"], sort_keys=True).encode())
         for picture in (*row["images"], *(row["masks"] or ())):
-            rows.update(f"{picture.mode} {picture.size}".encode() + picture.tobytes())
+            rows.update(_pixels(picture))
     return {
         "SeTok": weights_digest(setok),
-        "configuration of SeTok": json.loads(json.dumps(_settings(setok.config.to_dict()))),
-        "image processor": _settings(json.loads(image_processor.to_json_string())),
+        "configuration of SeTok": json.loads(json.dumps(computing_settings(setok.config.to_dict()))),
+        "image processor": computing_settings(json.loads(image_processor.to_json_string())),
         "mixture": rows.hexdigest(),
     }
 
@@ -225,7 +221,11 @@ class _Contents:
 
 
 def _digest(picture: Image.Image) -> bytes:
-    return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).digest()
+    return hashlib.sha256(_pixels(picture)).digest()
+
+
+def _pixels(picture: Image.Image) -> bytes:
+    return f"{picture.mode} {picture.size}".encode() + picture.tobytes()
 
 
 def _halved(patch_embeddings: torch.Tensor) -> torch.Tensor:
@@ -236,15 +236,6 @@ def _halved(patch_embeddings: torch.Tensor) -> torch.Tensor:
             "of rows with masks: leave such rows out, or token_cache."
         )
     return halved
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration, as a mapping, and those in it say of how tokens are made."""
-    return {
-        name: _settings(value) if isinstance(value, Mapping) else value
-        for name, value in config.items()
-        if name not in OF_NO_TOKEN
-    }
 
 
 def _shards(folder: str | Path) -> Shards:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from processing import SetokImageProcessor, contact_sheet, draw_concept_tokens, side_by_side
 
@@ -199,17 +198,14 @@ class SetokTrainer(ResumingTrainerMixin, Trainer):
 
     # ---- checkpoints
 
-    def _save_checkpoint(self, model, trial) -> None:
-        if self.adversarial_loss is not None and self.args.should_save:
-            # Before the rest, whose last file (the trainer's state) marks a checkpoint as complete
-            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
+    def _add_to_checkpoint(self, folder: Path) -> None:
+        super()._add_to_checkpoint(folder)
+        if self.adversarial_loss is not None:
             state = {
                 "loss": self.accelerator.unwrap_model(self.adversarial_loss).state_dict(),
                 "optimizer": self.adversarial_optimizer.state_dict(),
             }
             torch.save(state, folder / ADVERSARIAL_STATE)
-        super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -58,6 +58,17 @@ def test_training_from_the_cache_gives_the_losses_of_training_from_pixels(tmp_pa
     assert from_cache.model.logit_scale.requires_grad
 
 
+def test_a_saved_setok_goes_on_from_the_cache_it_began_with(tmp_path):
+    """Its image processor says where its code lies, which changes no pixel."""
+    file = recipe(tmp_path, tmp_path / "cache")
+    cache_patches([str(file)])
+    train([str(file)])
+    assert "auto_map" in json.loads((tmp_path / "run" / "preprocessor_config.json").read_text())
+    made = {"vision_model_name_or_path": None, "config": None, "model_name_or_path": str(tmp_path / "run")}
+    trainer = train([str(recipe(tmp_path, tmp_path / "cache", output_dir=str(tmp_path / "on"), **made))])
+    assert trainer.state.global_step == 4
+
+
 def test_a_row_is_what_the_encoder_gives_for_its_picture(tmp_path):
     path = recipe(tmp_path, tmp_path / "cache")
     cache_patches([str(path)])
