@@ -241,7 +241,7 @@ class SetokConfig(PreTrainedConfig):
             raise ValueError('use_extent_embeddings needs merger="transformer": the mean is the baseline of the paper.')
         check_choice("criterion", self.criterion, ("relative", "product"))
         check_choice("assignment", self.assignment, ("chain", "nearest"))
-        check_choice("token_order", self.token_order, ("score", "raster"))
+        check_choice("token_order", self.token_order, ("score", "raster", "top_down"))
         check_choice("assignment_mode", self.assignment_mode, ("hard", "soft"))
         check_choice("contrastive_form", self.contrastive_form, ("log_of_sum", "sum_of_logs"))
         if self.straight_through and self.assignment_mode == "soft":

@@ -381,6 +381,31 @@ def test_token_order(criterion, assignment):
 
 
 @modes
+def test_from_top_to_bottom_with_the_largest_first(criterion, assignment):
+    x = blobs(3, 100, 16)
+    options = {"criterion": criterion, "assignment": assignment}
+    by_score, top_down = (cluster_tokens(x, **options, token_order=order) for order in ("score", "top_down"))
+    for image in range(3):
+        ids, centers, _ = rows(top_down, image)
+        assert as_sets(ids) == as_sets(rows(by_score, image)[0])
+        assert ids[centers].tolist() == list(range(len(centers)))
+        sizes = ids.bincount().tolist()
+        means = [float((ids == token).nonzero().float().mean()) for token in range(len(centers))]
+        assert len(centers) > 2 and sizes[0] == max(sizes) and means[1:] == sorted(means[1:])
+
+
+def test_padding_does_not_change_the_order_from_top_to_bottom():
+    """A picture of 6 x 8 patches in a batch with one of 9 x 12: its rows are further apart there."""
+    x = blobs(1, 48, 16)
+    padded, mask = torch.zeros(1, 9, 12, 16), torch.zeros(1, 9, 12, dtype=torch.bool)
+    padded[:, :6, :8], mask[:, :6, :8] = x.view(1, 6, 8, 16), True
+    alone = cluster_tokens(x, token_order="top_down")
+    among = cluster_tokens(padded.flatten(1, 2), patch_mask=mask.flatten(1), token_order="top_down")
+    assert torch.equal(among.cluster_ids.view(9, 12)[:6, :8].flatten(), alone.cluster_ids[0])
+    assert int(alone.num_tokens) > 2 and (among.cluster_ids[~mask.flatten(1)] == -1).all()
+
+
+@modes
 def test_threshold(criterion, assignment):
     """0.0 is a threshold like any other, not "none given"; a higher one gives fewer tokens."""
     x = torch.randn(1, 60, 8)
