@@ -76,8 +76,8 @@ def cluster_tokens(
         fixed_tokens: if given, the number of seeds in place of criterion and max_tokens (the ablation of Table 5; fewer
             where an image has fewer patches).
         token_order: `"score"`: by descending seed score, the paper's order of selection. `"raster"`: by the patch index
-            of the seed. `"top_down"`: the token with most patches first, which as a rule is the ground, then by the mean
-            place of their patches in reading order; it changes least where a picture changes a little.
+            of the seed. `"top_down"`: the token with most patches first, as a rule the ground, then by the mean place
+            of their patches in reading order; it changes least where a picture changes a little.
 
     Raises:
         ValueError: an argument is out of range, or an image has no valid patch.
