@@ -10,6 +10,7 @@ from transformers.quantizers import AutoQuantizationConfig
 
 from .attention_of_parts import AttentionOfPartsMixin
 from .configuration_setokim import SetokimConfig
+from .copy_attention import CopyAttention
 from .diffusion_head import DiffusionHead
 from .remote_code import RemoteCodeMixin
 from .visual_tokens import TokenStatistics
@@ -64,6 +65,10 @@ class SetokimPreTrainedModel(AttentionOfPartsMixin, RemoteCodeMixin, PreTrainedM
         if isinstance(module, TokenStatistics):
             init.zeros_(module.mean)
             init.ones_(module.std)
+        elif isinstance(module, CopyAttention):  # so that it looks at some tokens more than at others from the start
+            for layer in (module.query, module.key, module.out):
+                init.normal_(layer.weight, std=layer.in_features**-0.5)
+            init.zeros_(module.nothing)
         elif isinstance(module, DiffusionHead):
             init.normal_(module.null_condition, std=self.config.initializer_range)
             for block in module.blocks:  # every block starts as the identity, the whole as zero

@@ -32,6 +32,8 @@ class SetokimDiffusionConfig(PreTrainedConfig):
             `s u / (1 + (s - 1) u)` is trained (Esser et al. 2024, Eq. 23): 1 is uniform, and much of the loss then does
             not depend on the condition; above 1 the language model learns faster what the next token is.
         condition_dropout: share of training tokens denoised without their condition, for classifier-free guidance.
+        copy_dim: width of the keys by which a hidden state finds a visual token before it that the head then gets whole
+            (see `CopyAttention`); 0, the paper's, is without.
     """
 
     model_type = "setokim_diffusion"
@@ -46,6 +48,7 @@ class SetokimDiffusionConfig(PreTrainedConfig):
     timesteps_per_token: int = 4
     timestep_shift: float = 1.0
     condition_dropout: float = 0.1
+    copy_dim: int = 0
 
     def validate_values(self):
         check_finite(self)
@@ -62,6 +65,7 @@ class SetokimDiffusionConfig(PreTrainedConfig):
         if self.hidden_size < 2 or self.hidden_size % 2:
             raise ValueError(f"hidden_size must be even and positive, got {self.hidden_size}.")
         check_positive("timestep_shift", self.timestep_shift)
+        check_at_least("copy_dim", self.copy_dim, 0)
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"condition_dropout must be in [0, 1), got {self.condition_dropout}.")
 

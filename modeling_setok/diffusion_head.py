@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .configuration_setokim import SetokimDiffusionConfig
+from .copy_attention import CopyAttention, CopySources
 
 
 class ModulatedResidualBlock(nn.Module):
@@ -45,6 +46,7 @@ class DiffusionHead(nn.Module):
         self.norm_out = nn.LayerNorm(size, elementwise_affine=False, eps=1e-6)
         self.modulation_out = nn.Linear(size, 2 * size)
         self.linear_out = nn.Linear(size, token_dim)
+        self.copy_attention = CopyAttention(config.copy_dim, token_dim, condition_dim) if config.copy_dim else None
         self._scheduler = None  # of the loss, made when it is first needed; `sample` makes its own
 
     def scheduler(self):
@@ -64,7 +66,12 @@ class DiffusionHead(nn.Module):
         return scheduler
 
     def forward(
-        self, noisy_tokens: torch.Tensor, timesteps: torch.Tensor, conditions: torch.Tensor, is_null: torch.Tensor
+        self,
+        noisy_tokens: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditions: torch.Tensor,
+        is_null: torch.Tensor,
+        sources: CopySources | None = None,
     ) -> torch.Tensor:
         """
         Args:
@@ -72,12 +79,16 @@ class DiffusionHead(nn.Module):
             timesteps: (n,) in [0, `num_train_timesteps`).
             conditions: (n, condition_dim), hidden states of the language model.
             is_null: (n,) bool, True where the condition is withheld.
+            sources: what can be copied; a head with `copy_attention` needs them, others leave them.
 
         Returns:
             (n, D) what `config.prediction_type` says: the noise, the velocity or the clean token.
         """
         dtype = self.null_condition.dtype
-        condition = self.condition_projection(conditions.to(dtype))
+        conditions = conditions.to(dtype)
+        if self.copy_attention is not None:
+            conditions = self.copy_attention(conditions, sources)
+        condition = self.condition_projection(conditions)
         condition = torch.where(is_null[:, None], self.null_condition, condition)
         condition = condition + self.time_mlp(_time_features(timesteps, self.config.hidden_size).to(dtype))
         hidden = self.token_projection(noisy_tokens.to(dtype))
@@ -86,13 +97,14 @@ class DiffusionHead(nn.Module):
         shift, scale = self.modulation_out(nn.functional.silu(condition)).chunk(2, dim=-1)
         return self.linear_out(self.norm_out(hidden) * (1 + scale) + shift)
 
-    def loss(self, tokens: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+    def loss(self, tokens: torch.Tensor, conditions: torch.Tensor, sources: CopySources | None = None) -> torch.Tensor:
         """Diffusion loss (), float32: mean squared error at random timesteps.
 
         Args:
             tokens: (n, D) visual tokens of unit variance. No gradient reaches them: a trained SeTok would make its
                 tokens easy to predict.
             conditions: (n, condition_dim), the hidden state before each.
+            sources: what each can copy.
         """
         if self._scheduler is None:
             self._scheduler = self.scheduler()
@@ -104,7 +116,8 @@ class DiffusionHead(nn.Module):
         timesteps = (self.config.num_train_timesteps * levels).long().clamp(max=self.config.num_train_timesteps - 1)
         noise = torch.randn_like(tokens)
         is_null = torch.rand(count, device=device) < self.config.condition_dropout
-        prediction = self(self._scheduler.add_noise(tokens, noise, timesteps), timesteps, conditions, is_null)
+        noisy = self._scheduler.add_noise(tokens, noise, timesteps)
+        prediction = self(noisy, timesteps, conditions, is_null, sources and sources.repeated(repeats))
         if self.config.prediction_type == "epsilon":
             target = noise
         elif self.config.prediction_type == "v_prediction":
@@ -121,6 +134,7 @@ class DiffusionHead(nn.Module):
         num_steps: int | None = None,
         guidance_scale: float = 1.0,
         temperature: float = 1.0,
+        sources: CopySources | None = None,
     ) -> torch.Tensor:
         """Visual tokens (n, D) float32 of unit variance, one for each condition (n, condition_dim).
 
@@ -129,6 +143,7 @@ class DiffusionHead(nn.Module):
             num_steps: denoising steps; default `config.num_inference_steps`.
             guidance_scale: of classifier-free guidance; 1 is without.
             temperature: factor of all noise; 0 gives the same token every time.
+            sources: what each can copy.
         """
         scheduler = self.scheduler()
         scheduler.set_timesteps(num_steps or self.config.num_inference_steps)
@@ -140,11 +155,12 @@ class DiffusionHead(nn.Module):
         guided = guidance_scale != 1
         if guided:
             conditions, is_null = conditions.repeat(2, 1), torch.cat([is_null, ~is_null])
+            sources = sources and sources.repeated(2)
         tokens = noise[:, 0]
         for step, timestep in enumerate(scheduler.timesteps.tolist(), start=1):
             timesteps = torch.full((len(is_null),), timestep, device=device)
             noisy = tokens.repeat(2, 1) if guided else tokens
-            prediction = self(noisy, timesteps, conditions, is_null).to(tokens)
+            prediction = self(noisy, timesteps, conditions, is_null, sources).to(tokens)
             if guided:
                 conditional, unconditional = prediction.chunk(2)
                 prediction = unconditional + guidance_scale * (conditional - unconditional)

@@ -97,17 +97,19 @@ class SetokimGenerationMixin(GenerationMixin):
         self._refuse_options(option, given)
         text_only = self._text_only_reason(option, kwargs.get("assistant_model"))
         prompt = inputs  # as it was given, with one `<image>` per image
-        inputs, kwargs = self._expand_prompt(inputs, kwargs, option)
+        inputs, prompt_images, kwargs = self._expand_prompt(inputs, kwargs, option)
         if inputs is not None:
             self._refuse_too_long(inputs.shape[1], option)
         if text_only and inputs is not None and bool((inputs[:, -1] == self.config.image_start_token_id).any()):
             raise ValueError(f"The prompt ends with the start of an image, but {text_only} gives text only.")
         processor = VisualTokenLogitsProcessor(self.config, limit, allow_images=not text_only)
         kwargs["logits_processor"] = LogitsProcessorList([processor, *(kwargs.get("logits_processor") or [])])
-        num_rows = (1 if inputs is None else len(inputs)) * option("num_return_sequences", 1)
+        num_returned = option("num_return_sequences", 1)
+        num_rows = (1 if inputs is None else len(inputs)) * num_returned
         sampler = VisualSampler(
             generators=row_generators(generator, num_rows, sampling=option("do_sample", False)),
             options={"num_steps": num_steps, "guidance_scale": guidance_scale, "temperature": temperature},
+            prompt_images=[images for images in prompt_images for _ in range(num_returned)],
         )
         token = CURRENT_SAMPLER.set(None if text_only else sampler)
         try:
@@ -131,7 +133,7 @@ class SetokimGenerationMixin(GenerationMixin):
         output.sequences = sequences
         if not isinstance(output, GenerateDecoderOnlyOutput):
             return output
-        return SetokimGenerateOutput(**output, visual_tokens=self._collect_images(generated, sampler))
+        return SetokimGenerateOutput(**output, visual_tokens=self._collect_images(sequences, sampler))
 
     def _refuse_options(self, option, visual_options: dict) -> None:
         """Raises for options that are no numbers where they must be, and for those that a Setokim cannot follow."""
@@ -183,8 +185,11 @@ class SetokimGenerationMixin(GenerationMixin):
         image_ids = {config.image_start_token_id, config.image_token_id, config.image_end_token_id}
         return "suppress_tokens" if image_ids & set(option("suppress_tokens") or ()) else None
 
-    def _expand_prompt(self, input_ids, kwargs: dict, option) -> tuple[torch.LongTensor | None, dict]:
-        """The prompt with every placeholder expanded, and what belongs to it, the features of its images computed once.
+    def _expand_prompt(
+        self, input_ids, kwargs: dict, option
+    ) -> tuple[torch.LongTensor | None, list[list[torch.Tensor]], dict]:
+        """The prompt with every placeholder expanded, the visual tokens of each image of each row, and what belongs to
+        the prompt, the features of its images computed once.
 
         A prompt of embeddings gets ids as well, which logits processors look at: its special tokens, and for the rest
         `<mask>`, which is never generated.
@@ -194,14 +199,16 @@ class SetokimGenerationMixin(GenerationMixin):
         if only_embeds:
             input_ids = find_special_tokens(self.config, inputs_embeds, self.get_input_embeddings())
         if input_ids is None:
-            return None, kwargs
+            return None, [[]], kwargs
         if kwargs.get("attention_mask") is None:
             pad_token_id = None if only_embeds else option("pad_token_id")
             kwargs["attention_mask"] = _attention_mask(input_ids, pad_token_id, option("eos_token_id"))
         pixel_values, masks = kwargs.pop("pixel_values", None), kwargs.pop("masks", None)
         features = self.model.resolve_features(input_ids, pixel_values, masks, kwargs.pop("mm_encoder_outputs", None))
-        expanded = None
+        expanded, prompt_images = None, [[] for _ in input_ids]
         if features is not None:
+            for row, tokens in zip(*self._copied_images(input_ids, features), strict=True):
+                prompt_images[row].append(tokens)
             kwargs["mm_encoder_outputs"] = {"image": features}
             counts = [len(tokens) for tokens in features.pooler_output]
             expanded = expand_placeholders(
@@ -214,7 +221,18 @@ class SetokimGenerationMixin(GenerationMixin):
                 kwargs["position_ids"] = expanded.position_ids
             if inputs_embeds is not None:
                 kwargs["inputs_embeds"] = gather_positions(inputs_embeds, expanded.source_positions)
-        return input_ids.masked_fill(input_ids < 0, self.config.mask_token_id), kwargs
+        return input_ids.masked_fill(input_ids < 0, self.config.mask_token_id), prompt_images, kwargs
+
+    def _copied_images(self, input_ids: torch.LongTensor, features) -> tuple[list[int], list[torch.Tensor]]:
+        """Of each placeholder of a prompt its row and its visual tokens; none where nothing is copied from them."""
+        if self.diffusion_head.copy_attention is None:
+            return [], []
+        if features.visual_tokens is None:
+            raise ValueError(
+                "This model copies visual tokens: mm_encoder_outputs need them, as get_image_features gives."
+            )
+        is_placeholder = (input_ids == self.config.image_token_id) | (input_ids == self.config.mask_token_id)
+        return is_placeholder.nonzero()[:, 0].tolist(), features.visual_tokens
 
     def _update_model_kwargs_for_generation(self, outputs, model_kwargs, *args, **kwargs):
         if (sampler := CURRENT_SAMPLER.get()) is not None:
@@ -240,7 +258,7 @@ class SetokimGenerationMixin(GenerationMixin):
             return model_inputs
         if not kwargs.get("use_cache", True):
             raise ValueError("Generating images needs the cache: set use_cache=True.")
-        tokens = sampler.sample(self.diffusion_head, rows)
+        tokens = sampler.sample(self.diffusion_head, input_ids, rows)
         inputs_embeds = self.get_input_embeddings()(model_inputs.pop("input_ids"))
         embeds = self.model.multi_modal_projector(tokens).to(inputs_embeds)
         inputs_embeds[rows.to(inputs_embeds.device), -1] = embeds
@@ -256,20 +274,15 @@ class SetokimGenerationMixin(GenerationMixin):
         flat = torch.cat(features.pooler_output)
         return type(features)(pooler_output=[flat[rows.to(flat.device)]]) if len(rows) else None
 
-    def _collect_images(self, generated: torch.LongTensor, sampler: VisualSampler) -> list[list[torch.Tensor]]:
+    def _collect_images(self, sequences: torch.LongTensor, sampler: VisualSampler) -> list[list[torch.Tensor]]:
         """The visual tokens of each row, image by image, in SeTok's own scale."""
-        last = (generated[:, -1] == self.config.image_token_id).nonzero()[:, 0]
+        last = (sequences[:, -1] == self.config.image_token_id).nonzero()[:, 0]
         if len(last):  # generation stopped before these were read, and so before they were sampled
-            sampler.sample(self.diffusion_head, last)
-        images = []
-        for row, ids in enumerate(generated.tolist()):
-            tokens, found = iter(sampler.tokens.get(row, [])), []
-            for position, token_id in enumerate(ids):
-                if token_id == self.config.image_token_id:
-                    if position == 0 or ids[position - 1] != token_id:
-                        found.append([])
-                    found[-1].append(next(tokens))
-            images.append([self.model.denormalize_tokens(torch.stack(image)) for image in found])
+            sampler.sample(self.diffusion_head, sequences, last)
+        images = [
+            [self.model.denormalize_tokens(torch.stack(tokens)) for tokens in sampler.images.get(row, [])]
+            for row in range(len(sequences))
+        ]
         if not all(bool(image.isfinite().all()) for found in images for image in found):
             raise ValueError(
                 "The generated visual tokens are not finite: lower visual_guidance_scale or visual_temperature."

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from .configuration_setokim import SetokimConfig
+from .copy_attention import CopySources
 from .diffusion_head import DiffusionHead
 from .mask_decoder import MaskDecoder, mask_losses
 from .outputs_setokim import SetokimImageFeatures, SetokimModelOutput
@@ -127,9 +128,19 @@ def _diffusion_loss(
         raise ValueError("An image cannot come first in a text: its first visual token has nothing before it.")
     if bool(is_image_after.any()):
         raise ValueError("shift_labels end with an image, whose visual tokens are in another piece of the text.")
-    visual_tokens = torch.cat(outputs.image_features.visual_tokens)
+    images = outputs.image_features.visual_tokens
+    visual_tokens = torch.cat(images)
     is_target = is_image[is_visual].to(visual_tokens.device)  # of each visual token
-    return diffusion_head.loss(visual_tokens[is_target], expanded.hidden_states[targets == image_token_id])
+    sources = None
+    if diffusion_head.copy_attention is not None:
+        sources = CopySources.of_images(images, _stand_before(is_visual, is_target.to(is_visual.device)))
+    return diffusion_head.loss(visual_tokens[is_target], expanded.hidden_states[targets == image_token_id], sources)
+
+
+def _stand_before(is_visual: torch.BoolTensor, is_target: torch.BoolTensor) -> torch.BoolTensor:
+    """(n, m) bool: for n of the m visual tokens of a batch (B, T') those that stand before them in the same row."""
+    rows, positions = is_visual.nonzero().unbind(1)
+    return (rows == rows[is_target][:, None]) & (positions < positions[is_target][:, None])
 
 
 def _mask_loss(
@@ -151,7 +162,8 @@ def _mask_loss(
 def _idle_diffusion(diffusion_head: DiffusionHead, hidden_states: torch.Tensor) -> torch.Tensor:
     """Zero (), for a batch without visual tokens to learn."""
     tokens = hidden_states.new_zeros(1, diffusion_head.token_dim)
-    return 0 * diffusion_head.loss(tokens, hidden_states[:1, 0])
+    sources = CopySources.of_images([tokens], torch.ones(1, 1, dtype=torch.bool, device=tokens.device))
+    return 0 * diffusion_head.loss(tokens, hidden_states[:1, 0], sources)
 
 
 def _idle_mask(mask_decoder: MaskDecoder, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 from transformers.generation import LogitsProcessor
 
 from .configuration_setokim import SetokimConfig
+from .copy_attention import CopySources
 from .diffusion_head import DiffusionHead
 
 # Options of `generate` that are numbers; below the least, where there is one, they mean nothing
@@ -80,21 +81,40 @@ class VisualSampler:
     """Samples the visual tokens of one `generate` call, and keeps them.
 
     `generators` has one generator per row, which makes rows independent of each other; `None`: torch's global one.
+    `prompt_images`: of each row the visual tokens (n, D) of each image of its prompt.
     """
 
     generators: list[torch.Generator] | None
     options: dict
+    prompt_images: list[list[torch.Tensor]]
     condition: torch.Tensor | None = None  # (B, hidden): what came out at the last position
-    tokens: dict[int, list[torch.Tensor]] = field(default_factory=dict)  # of each row, in order
+    images: dict[int, list[list[torch.Tensor]]] = field(default_factory=dict)  # of each row the tokens of each image
 
-    def sample(self, head: DiffusionHead, rows: torch.Tensor) -> torch.Tensor:
-        """Visual tokens (n, D) of unit variance for n of the rows."""
+    def sample(self, head: DiffusionHead, input_ids: torch.LongTensor, rows: torch.Tensor) -> torch.Tensor:
+        """Visual tokens (n, D) of unit variance for n of the rows of `input_ids`, whose last id each then is."""
         numbers = rows.tolist()
+        for row in numbers:
+            if row not in self.images or input_ids[row, -2] != input_ids[row, -1]:  # the first of an image
+                self.images.setdefault(row, []).append([])
+        sources = None if head.copy_attention is None else self._sources(numbers, head.token_dim)
         generators = None if self.generators is None else [self.generators[row] for row in numbers]
-        sampled = head.sample(self.condition[rows.to(self.condition.device)], generator=generators, **self.options)
+        condition = self.condition[rows.to(self.condition.device)]
+        sampled = head.sample(condition, generators, **self.options, sources=sources)
         for row, token in zip(numbers, sampled, strict=True):
-            self.tokens.setdefault(row, []).append(token)
+            self.images[row][-1].append(token)
         return sampled
+
+    def _sources(self, rows: list[int], token_dim: int) -> CopySources:
+        """What each of the rows can copy: the images of its prompt, and what it has painted so far."""
+        nothing = self.condition.new_zeros(0, token_dim)
+        images = [
+            [*self.prompt_images[row], *(torch.stack(tokens) for tokens in self.images[row] if tokens)] for row in rows
+        ]
+        owners = [row for row, of_row in enumerate(images) for tokens in of_row for _ in tokens]
+        owners = torch.tensor(owners, dtype=torch.long, device=nothing.device)
+        visible = owners == torch.arange(len(rows), device=nothing.device)[:, None]
+        flat = [tokens.to(nothing.device, torch.float32) for of_row in images for tokens in of_row]
+        return CopySources.of_images([*flat, nothing.float()], visible)
 
 
 # Of the `generate` call under way in this thread. It is no keyword of the model's: assistants and adapters, which come

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from processing import SetokimProcessor
-from tests.setokim_testing import tiny_processor, tiny_setokim
+from tests.setokim_testing import TINY_HEADS, tiny_processor, tiny_setokim
 
 
 @pytest.fixture(scope="session")
@@ -20,20 +20,22 @@ def model_template(processor):
     """Makes a tiny Setokim, always the same."""
 
     @functools.cache
-    def make(kind: str):
+    def make(kind: str, copy_dim: int = 0):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return tiny_setokim(processor, kind)
+            heads = TINY_HEADS["diffusion_config"] | {"copy_dim": copy_dim}
+            return tiny_setokim(processor, kind, diffusion_config=heads)
 
     return make
 
 
 @pytest.fixture
 def make_model(model_template):
-    """Gives a tiny Setokim of its own to a test; keywords are values of the configuration."""
+    """Gives a tiny Setokim of its own to a test; keywords are values of the configuration. `copy_dim` is that of the
+    diffusion head."""
 
-    def make(kind: str = "llama", **settings):
-        model = copy.deepcopy(model_template(kind))
+    def make(kind: str = "llama", copy_dim: int = 0, **settings):
+        model = copy.deepcopy(model_template(kind, copy_dim))
         for name, value in settings.items():
             setattr(model.config, name, value)
         return model

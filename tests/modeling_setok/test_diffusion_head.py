@@ -35,7 +35,7 @@ def test_loss_is_the_error_of_what_is_predicted(monkeypatch, prediction_type):
     head = random_head(prediction_type=prediction_type, timesteps_per_token=5, condition_dropout=0.5)
     tokens, conditions, seen = torch.randn(40, 3), torch.randn(40, 4), {}
 
-    def forward(noisy, timesteps, conditions, is_null):
+    def forward(noisy, timesteps, conditions, is_null, sources):
         seen.update(noisy=noisy, timesteps=timesteps, conditions=conditions, is_null=is_null)
         return torch.zeros_like(noisy)
 

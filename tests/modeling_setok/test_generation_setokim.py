@@ -38,9 +38,10 @@ def singles(processor, texts: list[str]) -> list[dict]:
     return [dict(processor(images=row or None, text=[text])) for row, text in zip(rows, texts, strict=True)]
 
 
-@pytest.fixture
-def painter(model):
-    """A model that likes to paint: images of several tokens, then text again."""
+@pytest.fixture(params=[0, 8], ids=["plain", "copying"])
+def painter(make_model, request):
+    """A model that likes to paint: images of several tokens, then text again; its head copies tokens or does not."""
+    model = make_model(copy_dim=request.param)
     config = model.config
     bias = {(config.image_start_token_id,): 6.0, (config.image_token_id,): 1.0, (config.image_end_token_id,): 0.0}
     model.generation_config.sequence_bias = bias

@@ -49,7 +49,7 @@ def test_losses_by_hand(processor, model, monkeypatch, side):
     """Targets: text, the number of visual tokens and the end of an image; context images are none."""
     seen = {}
 
-    def loss(tokens, conditions):
+    def loss(tokens, conditions, sources):
         seen.update(tokens=tokens, conditions=conditions)
         return conditions.square().mean()
 
