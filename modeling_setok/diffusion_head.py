@@ -79,14 +79,14 @@ class DiffusionHead(nn.Module):
             timesteps: (n,) in [0, `num_train_timesteps`).
             conditions: (n, condition_dim), hidden states of the language model.
             is_null: (n,) bool, True where the condition is withheld.
-            sources: what can be copied; a head with `copy_attention` needs them, others leave them.
+            sources: what each can copy, where the head has a `copy_attention`; None: there is nothing.
 
         Returns:
             (n, D) what `config.prediction_type` says: the noise, the velocity or the clean token.
         """
         dtype = self.null_condition.dtype
         conditions = conditions.to(dtype)
-        if self.copy_attention is not None:
+        if self.copy_attention is not None and sources is not None:
             conditions = self.copy_attention(conditions, sources)
         condition = self.condition_projection(conditions)
         condition = torch.where(is_null[:, None], self.null_condition, condition)

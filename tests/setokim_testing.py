@@ -15,7 +15,7 @@ LANGUAGE_MODELS = {
     "gpt2": (GPT2Config, {"eos_token_id": None}),
 }
 TINY_HEADS = {
-    "diffusion_config": {"hidden_size": 32, "num_residual_blocks": 1, "num_inference_steps": 4},
+    "diffusion_config": {"hidden_size": 32, "num_residual_blocks": 1, "num_inference_steps": 4, "copy_dim": 8},
     "mask_decoder_config": {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2},
 }
 IMAGE, MASK = "[Img]<image>[/Img]", "[Img]<mask>[/Img]"

@@ -20,7 +20,7 @@ def model_template(processor):
     """Makes a tiny Setokim, always the same."""
 
     @functools.cache
-    def make(kind: str, copy_dim: int = 0):
+    def make(kind: str, copy_dim: int = 8):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             heads = TINY_HEADS["diffusion_config"] | {"copy_dim": copy_dim}
@@ -34,7 +34,7 @@ def make_model(model_template):
     """Gives a tiny Setokim of its own to a test; keywords are values of the configuration. `copy_dim` is that of the
     diffusion head."""
 
-    def make(kind: str = "llama", copy_dim: int = 0, **settings):
+    def make(kind: str = "llama", copy_dim: int = 8, **settings):
         model = copy.deepcopy(model_template(kind, copy_dim))
         for name, value in settings.items():
             setattr(model.config, name, value)

@@ -69,7 +69,7 @@ def test_a_head_learns_to_say_tokens_again():
 
 @pytest.mark.parametrize("pack_rows", [False, True])
 def test_a_target_sees_what_stands_before_it_in_its_row(processor, make_model, monkeypatch, pack_rows):
-    model, seen = make_model(copy_dim=8), {}
+    model, seen = make_model(), {}
     monkeypatch.setattr(
         model.diffusion_head, "loss", lambda tokens, conditions, sources: seen.update(sources._asdict()) or tokens.sum()
     )
@@ -99,7 +99,7 @@ def test_a_target_sees_what_stands_before_it_in_its_row(processor, make_model, m
 
 def test_generation_copies_what_training_copied(processor, make_model, monkeypatch):
     """What the head gets for each generated token is what it gets when prompt and answer are fed as one text."""
-    model = make_model(copy_dim=8)
+    model = make_model()
     config, head, got = model.config, model.diffusion_head, []
     model.generation_config.sequence_bias = {(config.image_token_id,): 1.0, (config.image_end_token_id,): 0.0}
     forward = head.copy_attention.forward
@@ -128,7 +128,7 @@ def test_generation_copies_what_training_copied(processor, make_model, monkeypat
 
 
 def test_features_without_visual_tokens_are_refused(processor, make_model):
-    model = make_model(copy_dim=8)
+    model = make_model()
     inputs = inputs_of(processor, [f"{IMAGE} again: [Img]"])
     features = model.get_image_features(inputs.pop("pixel_values"))
     features["visual_tokens"] = None

@@ -181,7 +181,8 @@ def test_replay_of_an_interleaved_sequence(processor, painter, do_sample):
     """Fed all at once, prompt and answer with its visual tokens give the logits of their generation."""
     model, config, changes = painter, painter.config, 0
     for text, inputs in zip(PAINT, singles(processor, PAINT), strict=True):
-        output = generate(model, inputs, output_logits=True, do_sample=do_sample, generator=generators(1))
+        options = {"do_sample": do_sample, "generator": generators(1), "max_new_tokens": 30}
+        output = generate(model, inputs, output_logits=True, **options)
         answer = output.sequences[:, inputs["input_ids"].shape[1] :]
         changes += (answer[0] == config.image_token_id).long().diff().count_nonzero()
         visual = []
