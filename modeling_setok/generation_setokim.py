@@ -205,10 +205,8 @@ class SetokimGenerationMixin(GenerationMixin):
             kwargs["attention_mask"] = _attention_mask(input_ids, pad_token_id, option("eos_token_id"))
         pixel_values, masks = kwargs.pop("pixel_values", None), kwargs.pop("masks", None)
         features = self.model.resolve_features(input_ids, pixel_values, masks, kwargs.pop("mm_encoder_outputs", None))
-        expanded, prompt_images = None, [[] for _ in input_ids]
+        expanded = None
         if features is not None:
-            for row, tokens in zip(*self._copied_images(input_ids, features), strict=True):
-                prompt_images[row].append(tokens)
             kwargs["mm_encoder_outputs"] = {"image": features}
             counts = [len(tokens) for tokens in features.pooler_output]
             expanded = expand_placeholders(
@@ -221,18 +219,23 @@ class SetokimGenerationMixin(GenerationMixin):
                 kwargs["position_ids"] = expanded.position_ids
             if inputs_embeds is not None:
                 kwargs["inputs_embeds"] = gather_positions(inputs_embeds, expanded.source_positions)
+        prompt_images = self._images_of_rows(input_ids, features)
         return input_ids.masked_fill(input_ids < 0, self.config.mask_token_id), prompt_images, kwargs
 
-    def _copied_images(self, input_ids: torch.LongTensor, features) -> tuple[list[int], list[torch.Tensor]]:
-        """Of each placeholder of a prompt its row and its visual tokens; none where nothing is copied from them."""
-        if self.diffusion_head.copy_attention is None:
-            return [], []
+    def _images_of_rows(self, input_ids: torch.LongTensor, features) -> list[list[torch.Tensor]]:
+        """Of each row of an expanded prompt the visual tokens of its images; none where nothing is copied from them."""
+        images = [[] for _ in input_ids]
+        if features is None or self.diffusion_head.copy_attention is None:
+            return images
         if features.visual_tokens is None:
             raise ValueError(
-                "This model copies visual tokens: mm_encoder_outputs need them, as get_image_features gives."
+                "This model copies visual tokens: mm_encoder_outputs need them, as get_image_features gives them."
             )
-        is_placeholder = (input_ids == self.config.image_token_id) | (input_ids == self.config.mask_token_id)
-        return is_placeholder.nonzero()[:, 0].tolist(), features.visual_tokens
+        rows = iter((input_ids == self.config.image_token_id).nonzero()[:, 0].tolist())  # of each visual token
+        for tokens in features.visual_tokens:
+            row = [next(rows) for _ in tokens][0]
+            images[row].append(tokens)
+        return images
 
     def _update_model_kwargs_for_generation(self, outputs, model_kwargs, *args, **kwargs):
         if (sampler := CURRENT_SAMPLER.get()) is not None:

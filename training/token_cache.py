@@ -16,7 +16,8 @@ A shard holds
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import Subset
 
 from modeling_setok import SetokModel
 from training.data.mixture import Mixture
@@ -50,10 +52,23 @@ class TokenCache(ShardedRows):
     def __init__(self, folder: str | Path, num_rows: int, fingerprint: Mapping[str, Any]):
         super().__init__(_shards(folder), num_rows, fingerprint)
 
+    def of_tasks(self, tasks: Sequence[str]) -> Subset:
+        """The rows of these tasks alone.
+
+        Raises:
+            ValueError: the cache has no row of one of them.
+        """
+        rows_of = defaultdict(list)
+        for row in range(len(self)):
+            shard, place = divmod(row, self.shards.rows_per_shard)
+            rows_of[_text(open_shard(self.shards.path(shard)), place)["task"]].append(row)
+        if lacking := sorted(set(tasks) - rows_of.keys()):
+            raise ValueError(f"{self.shards.folder} has no rows of {', '.join(lacking)}, only of {', '.join(rows_of)}.")
+        return Subset(self, sorted(row for task in set(tasks) for row in rows_of[task]))
+
     def read(self, path: Path, row: int) -> dict[str, Any]:
         shard = open_shard(path)
-        start, end = shard.get_slice("text_places")[row].tolist()
-        text = json.loads(shard.get_slice("text")[start:end].numpy().tobytes())
+        text = _text(shard, row)
         found = {"task": text["task"], "messages": text["messages"], "concept_tokens": []}
         for start, end in text["concept_tokens"]:
             found["concept_tokens"].append(shard.get_slice("concept_tokens")[start:end])
@@ -70,12 +85,21 @@ class TokenCache(ShardedRows):
 
 def from_token_cache(
     args: MixtureArguments, mixture: Mixture, setok: SetokModel, image_processor
-) -> Mixture | TokenCache:
-    """The rows to train on: the mixture's from the cache that the recipe names, or the mixture itself."""
+) -> Mixture | TokenCache | Subset:
+    """The rows to train on: the mixture's from the cache that the recipe names, or the mixture itself.
+
+    Raises:
+        ValueError: the cache is of other rows (see `Shards.check`), or has none of `cached_tasks`.
+    """
     if args.token_cache is None:
+        if args.cached_tasks:
+            raise ValueError(
+                "cached_tasks are tasks of a token_cache: name one, or give the mixture those tasks alone."
+            )
         return mixture
     fingerprint = token_fingerprint(setok, image_processor, args.mixture, mixture)
-    return TokenCache(args.token_cache, len(mixture), fingerprint)
+    cache = TokenCache(args.token_cache, len(mixture), fingerprint)
+    return cache.of_tasks(args.cached_tasks) if args.cached_tasks else cache
 
 
 def refuse_trained_setok(model: nn.Module) -> None:
@@ -218,6 +242,12 @@ class _Contents:
             tensors["patch_embeddings"] = torch.stack(self.patches)
             tensors["cluster_ids"], tensors["masks"] = torch.stack(self.cluster_ids), torch.cat(self.masks)
         return tensors
+
+
+def _text(shard, row: int) -> dict[str, Any]:
+    """What an open shard says of a row beside its tensors."""
+    start, end = shard.get_slice("text_places")[row].tolist()
+    return json.loads(shard.get_slice("text")[start:end].numpy().tobytes())
 
 
 def _digest(picture: Image.Image) -> bytes:

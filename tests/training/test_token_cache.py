@@ -9,8 +9,8 @@ from tests.setokim_testing import tiny_setok, tiny_setokim
 from training import token_cache
 from training.data.mixture import Mixture
 from training.data.setokim_collator import SetokimCollator
-from training.data.sources import load_mixture
-from training.token_cache import TokenCache, token_fingerprint, write_token_cache
+from training.data.sources import MixtureArguments, load_mixture
+from training.token_cache import TokenCache, from_token_cache, token_fingerprint, write_token_cache
 
 TASKS = ("caption", "text_to_image", "edit", "two_images", "text_only", "referring", "outlines")
 PARTS = [{"dataset": "emoji_scenes", "task": task, "image_size": 24} for task in TASKS]
@@ -108,6 +108,21 @@ def test_text_alone_needs_no_pictures(cache, processor, rows):
     (number,) = [i for i, row in enumerate(rows) if not row["images"]][:1]
     batch, expected = (SetokimCollator(processor)([source[number]]) for source in (cache, rows))
     assert batch.keys() == expected.keys() == {"input_ids", "attention_mask", "labels"}
+
+
+def test_the_rows_of_some_tasks_alone(cache, rows, processor, model):
+    tasks = ["edit", "outlines"]
+    part = cache.of_tasks(tasks)
+    expected = [index for index, row in enumerate(rows) if row["task"] in tasks]
+    assert part.indices == expected and 1 < len(part) < NUM_ROWS
+    assert [row["messages"] for row in part] == [rows[index]["messages"] for index in expected]
+    with pytest.raises(ValueError, match="has no rows of chess, only of "):
+        cache.of_tasks(["edit", "chess"])
+    setok, image_processor = model.model.setok, processor.image_processor
+    arguments = MixtureArguments(PARTS, NUM_ROWS, token_cache=str(cache.shards.folder), cached_tasks=tasks)
+    assert from_token_cache(arguments, rows, setok, image_processor).indices == expected
+    with pytest.raises(ValueError, match="cached_tasks are tasks of a token_cache"):
+        from_token_cache(MixtureArguments(PARTS, NUM_ROWS, cached_tasks=tasks), rows, setok, image_processor)
 
 
 def test_processes_write_their_shards_and_a_second_run_what_is_missing(model, processor, rows, cache, tmp_path):

@@ -44,6 +44,9 @@ class MixtureArguments:
     token_cache: str | None = field(
         default=None, metadata={"help": "folder that cache_tokens.py filled, read in place of pixels"}
     )
+    cached_tasks: list[str] | None = field(
+        default=None, metadata={"help": "of the rows in token_cache, train on those of these tasks alone"}
+    )
 
 
 def load_mixture(parts: list[dict], num_rows: int, seed: int = 0) -> Mixture:
