@@ -23,7 +23,7 @@ import modeling_setok
 from modeling_setok import SetokimForConditionalGeneration
 from processing import SetokimProcessor
 from tests.setokim_testing import pictures
-from training.hub.frozen_encoder import is_part
+from training.hub.frozen_parts import is_part
 from training.hub.model_card import ROOT, shipped_models
 
 SHIPPED = ROOT / "model_cards" / "setokim-emoji-tiny"
