@@ -1,5 +1,7 @@
 """A Setokim of some thousand random weights, its processor, inputs for it, and a step of its training."""
 
+from pathlib import Path
+
 import torch
 from PIL import Image
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel, Qwen2Config
@@ -8,6 +10,7 @@ from modeling_setok import SetokConfig, SetokForPreTraining, SetokimForCondition
 from processing import SetokImageProcessor, SetokimProcessor
 from training.data.bpe_tokenizer import train_tokenizer
 
+EMOJI = Path(__file__).parents[1] / "model_cards" / "setok-emoji-tiny"
 LANGUAGE_MODELS = {
     "llama": (LlamaConfig, {"tie_word_embeddings": False}),
     "llama-tied": (LlamaConfig, {"tie_word_embeddings": True}),
@@ -73,6 +76,21 @@ def tiny_setokim(processor: SetokimProcessor, kind: str = "llama", **settings) -
             torch.nn.init.normal_(parameter, std=0.2)
     model.calibrate(processor.image_processor(pictures(4))["pixel_values"])
     return model
+
+
+def save_emoji_setokim(folder: Path) -> SetokimProcessor:
+    """Around the shipped `setok-emoji-tiny`, whose encoder is a CNN with batch norms; without its code beside it, as
+    the models of `model_cards/` are. Everything else is as tiny and random as above."""
+    processor = SetokimProcessor.from_parts(SetokImageProcessor.from_pretrained(EMOJI), tiny_processor().tokenizer)
+    language_model = tiny_language_model("llama-tied", vocab_size=len(processor.tokenizer))
+    setok = SetokForPreTraining.from_pretrained(EMOJI)
+    model = SetokimForConditionalGeneration.from_parts(setok, language_model, processor, **TINY_HEADS)
+    model.calibrate(processor.image_processor(pictures(4, (64, 64)))["pixel_values"])
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    for code in folder.glob("*.py"):
+        code.unlink()
+    return processor
 
 
 def pictures(count: int, size: tuple[int, int] = (24, 24)) -> list[Image.Image]:

@@ -1,10 +1,10 @@
 """Which attention each part of a model gets when it is loaded or set: encoders that lack one keep their own.
 
-The models of `model_cards/` are real, their encoder is a CNN; two more encoders have some implementations only.
+The shipped SeTok is real, its encoder a CNN, and so is that of a Setokim around it; two more encoders have some
+implementations only.
 """
 
 import logging
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,14 +16,21 @@ from modeling_setok import (
     SetokimForConditionalGeneration,
     SetokModel,
 )
+from tests.setokim_testing import EMOJI as SETOK
+from tests.setokim_testing import save_emoji_setokim
 
-CARDS = Path(__file__).parents[2] / "model_cards"
-SETOK, SETOKIM = CARDS / "setok-emoji-tiny", CARDS / "setokim-emoji-tiny"
 CHOICES = ("sdpa", "flex_attention", "eager")
 ENCODERS = {  # name -> configuration, and what it uses where it lacks what is asked of all
     "beit": ({"model_type": "beit", "use_mask_token": False}, "sdpa"),
     "focalnet": ({"model_type": "focalnet", "embed_dim": 8, "depths": [1, 1], "hidden_sizes": [8, 16]}, "eager"),
 }
+
+
+@pytest.fixture(scope="module")
+def setokim(tmp_path_factory) -> str:
+    """Folder of a Setokim around that SeTok."""
+    save_emoji_setokim(folder := tmp_path_factory.mktemp("setokim"))
+    return str(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +76,8 @@ def test_a_cnn_keeps_its_own_in_setok(model_class, choice):
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_a_cnn_keeps_its_own_in_setokim(choice):
-    model = SetokimForConditionalGeneration.from_pretrained(SETOKIM, attn_implementation=choice)
+def test_a_cnn_keeps_its_own_in_setokim(choice, setokim):
+    model = SetokimForConditionalGeneration.from_pretrained(setokim, attn_implementation=choice)
     for _ in range(2):
         found = attentions(model)
         assert found.pop("model.setok.vision_encoder") == "eager" and set(found.values()) == {choice}
@@ -127,12 +134,12 @@ def test_sdpa_and_eager_give_the_same_tokens():
         torch.testing.assert_close(eager, sdpa, rtol=0, atol=1e-3)
 
 
-def test_configurations_without_a_part_follow():
+def test_configurations_without_a_part_follow(setokim):
     """Such as the detokenizer's of a SetokModel: what is saved says what was set."""
     model = SetokModel.from_pretrained(SETOK)
     model.set_attn_implementation("sdpa")
     assert model.config.detokenizer_config._attn_implementation == "sdpa"
-    whole = SetokimForConditionalGeneration.from_pretrained(SETOKIM, attn_implementation="eager")
+    whole = SetokimForConditionalGeneration.from_pretrained(setokim, attn_implementation="eager")
     whole.set_attn_implementation({"diffusion_config": "sdpa"})
     assert whole.config.diffusion_config._attn_implementation == "sdpa"
     assert whole.config.mask_decoder_config._attn_implementation == "eager"

@@ -8,22 +8,21 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from modeling_setok import SetokimForConditionalGeneration
 from processing import SetokimProcessor
-from tests.setokim_testing import pictures, tiny_processor, tiny_setokim
+from tests.setokim_testing import pictures, save_emoji_setokim, tiny_processor, tiny_setokim
 from training.data import EmojiScenes, SceneConfig
 from training.data.setokim_collator import SetokimCollator
-from training.hub.model_card import ROOT
 
-SHIPPED = ROOT / "model_cards" / "setokim-emoji-tiny"
 TARGETS = {"all-linear": "all-linear", "attention": ["q_proj", "v_proj"]}
 
 
 @pytest.fixture(scope="module", params=["siglip", "resnet"])
 def base(request, tmp_path_factory) -> tuple[str, SetokimProcessor, int]:
-    """Folder, processor and image size of a tiny model around SigLIP, and of the shipped one, which has batch norms."""
-    if request.param == "resnet":
-        return str(SHIPPED), SetokimProcessor.from_pretrained(SHIPPED), 64
+    """Folder, processor and image size of tiny models around SigLIP and around a CNN, which has batch norms."""
     set_seed(0)
-    folder, processor = tmp_path_factory.mktemp("siglip"), tiny_processor()
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "resnet":
+        return str(folder), save_emoji_setokim(folder), 64
+    processor = tiny_processor()
     tiny_setokim(processor).save_pretrained(folder)
     return str(folder), processor, 24
 

@@ -22,18 +22,23 @@ from trl import (
 import modeling_setok
 from modeling_setok import SetokimForConditionalGeneration
 from processing import SetokimProcessor
-from tests.setokim_testing import pictures
-from training.hub.frozen_encoder import is_part
-from training.hub.model_card import ROOT, shipped_models
+from tests.setokim_testing import pictures, save_emoji_setokim
+from training.hub.frozen_parts import is_part
+from training.hub.model_card import shipped_models
 
-SHIPPED = ROOT / "model_cards" / "setokim-emoji-tiny"
 LN_2 = 0.6931
 
 
-@pytest.fixture(params=["tiny", "shipped"])
-def folder(request, setokim_folder) -> Path:
-    """A model that was saved, and the shipped one, whose code is not beside it and whose encoder has batch norms."""
-    return setokim_folder if request.param == "tiny" else SHIPPED
+@pytest.fixture(scope="module")
+def emoji_folder(tmp_path_factory) -> Path:
+    save_emoji_setokim(folder := tmp_path_factory.mktemp("emoji"))
+    return folder
+
+
+@pytest.fixture(params=["tiny", "emoji"])
+def folder(request, setokim_folder, emoji_folder) -> Path:
+    """A model that was saved, and one whose code is not beside it and whose encoder has batch norms."""
+    return setokim_folder if request.param == "tiny" else emoji_folder
 
 
 @pytest.fixture
@@ -68,10 +73,10 @@ def load(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("options", [{}, {"trust_remote_code": True}, {"trust_remote_code": False}])
-def test_a_shipped_folder_loads_as_the_imported_classes(options):
-    model = AutoModelForImageTextToText.from_pretrained(SHIPPED, **options)
+def test_a_folder_without_code_loads_as_the_imported_classes(options, emoji_folder):
+    model = AutoModelForImageTextToText.from_pretrained(emoji_folder, **options)
     assert type(model) is SetokimForConditionalGeneration
-    assert type(AutoProcessor.from_pretrained(SHIPPED, **options)) is SetokimProcessor
+    assert type(AutoProcessor.from_pretrained(emoji_folder, **options)) is SetokimProcessor
 
 
 @pytest.mark.parametrize("folder", [f for f in shipped_models() if not is_part(f)], ids=lambda folder: folder.name)

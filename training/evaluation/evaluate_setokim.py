@@ -5,8 +5,11 @@ python -m training.evaluation.evaluate_setokim \\
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
+from statistics import fmean, stdev
 
 import torch
 from tqdm.auto import tqdm
@@ -36,6 +39,7 @@ def evaluate_setokim(
     split: str = "test",
     seed: int = 0,
     batch_size: int = 32,
+    num_draws: int = 1,
     **generation,
 ) -> dict[str, float]:
     """Measures what a Setokim says, paints and outlines on EmojiScenes.
@@ -49,45 +53,56 @@ def evaluate_setokim(
             processor.
         split, seed: of the scenes; the seed is also that of the sampled visual tokens. Each picture has its own
             generator, so that the batch size does not matter.
+        num_draws: how often what depends on sampled visual tokens is measured, each time with other random numbers.
         generation: how visual tokens are sampled (`visual_guidance_scale`, `visual_temperature`,
             `num_diffusion_steps`): passed on to the model's `generate`.
 
     Returns:
         `num_scenes`, and what the docstrings of the tasks name (`observe` in `setokim_tasks/`): over all scenes, and
-        with the prefix `held_out_` over those with a pair of objects that no training scene has.
+        with the prefix `held_out_` over those with a pair of objects that no training scene has. Of what was measured
+        more than once the mean, and with the suffix `_sd` the standard deviation of the draws.
 
     Raises:
-        ValueError: an unknown task, or names that SeTok's concept bank lacks.
+        ValueError: an unknown task, no draw, or names that SeTok's concept bank lacks.
     """
     tasks = list(TASKS) if tasks is None else tasks
     if isinstance(tasks, str) or not tasks or not set(tasks) <= set(TASKS):
         raise ValueError(f"tasks must be a sequence of some of {', '.join(TASKS)}; got {tasks!r}.")
+    if num_draws < 1:
+        raise ValueError(f"num_draws must be 1 or more, got {num_draws}.")
     config = config or SceneConfig(image_size=processor.image_processor.size["height"])
     judge = Judge(setok, processor.image_processor, concept_names(config.vocabulary))
     scenes = EmojiScenes(split, num_scenes, config, seed=seed)
     held_out = [scenes.scene(index).has_held_out_pair for index in range(num_scenes)]
-    context = Context(model, processor, judge, scenes, generation)
-    groups: dict[str, dict[tuple[str, type[Metric]], Metric]] = {"": {}, HELD_OUT: {}}
+    contexts = [Context(model, processor, judge, scenes, generation, draw) for draw in range(num_draws)]
+    groups: dict[str, dict[tuple[str, type[Metric], int], Metric]] = {"": {}, HELD_OUT: {}}
     were_training = {module: module.training for module in (model, setok)}
     try:
         model.eval()
         setok.eval()
-        for task in tasks:
-            for start in tqdm(range(0, num_scenes, batch_size), desc=task, leave=False):
-                indices = range(start, min(start + batch_size, num_scenes))
-                examples = context.examples(TASKS[task].scene_task, indices)
-                for example, observations in zip(examples, TASKS[task].observe(context, examples), strict=True):
+        for name in tasks:
+            task = TASKS[name]
+            batches = range(0, num_scenes, batch_size)
+            for context, start in tqdm(
+                list(product(contexts if task.sampled else contexts[:1], batches)), desc=name, leave=False
+            ):
+                examples = context.examples(task.scene_task, range(start, min(start + batch_size, num_scenes)))
+                for example, observations in zip(examples, task.observe(context, examples), strict=True):
                     for prefix in ("", HELD_OUT) if held_out[example.index] else ("",):
                         for key, metric, predictions, references in observations:
-                            metric = groups[prefix].setdefault((key, metric), metric())
+                            metric = groups[prefix].setdefault((key, metric, context.draw), metric())
                             metric.add_batch(predictions=predictions, references=references)
     finally:
         for module, was_training in were_training.items():
             module.train(was_training)
     results = {"num_scenes": num_scenes} | ({f"{HELD_OUT}num_scenes": sum(held_out)} if any(held_out) else {})
     for prefix, metrics in groups.items():
-        for (key, _), metric in metrics.items():
-            results |= {f"{prefix}{key}_{name}": value for name, value in metric.compute().items()}
+        measured = defaultdict(list)
+        for (key, _, _), metric in metrics.items():
+            for name, value in metric.compute().items():
+                measured[f"{prefix}{key}_{name}"].append(value)
+        for key, values in measured.items():
+            results |= {key: fmean(values)} | ({f"{key}_sd": stdev(values)} if len(values) > 1 else {})
     return results
 
 
@@ -109,6 +124,7 @@ class Arguments:
     )
     seed: int = field(default=0, metadata={"help": "seed of the scenes and of the painted pictures"})
     batch_size: int = field(default=32, metadata={"help": "scenes per batch"})
+    num_draws: int = field(default=1, metadata={"help": "how often what is sampled is measured"})
     visual_guidance_scale: float | None = field(
         default=None, metadata={"help": "classifier-free guidance of visual tokens; default: the model's own"}
     )
@@ -139,6 +155,7 @@ def main() -> None:
         split=arguments.split,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
+        num_draws=arguments.num_draws,
         visual_guidance_scale=arguments.visual_guidance_scale,
         visual_temperature=arguments.visual_temperature,
         num_diffusion_steps=arguments.num_diffusion_steps,

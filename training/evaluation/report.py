@@ -57,11 +57,19 @@ def _cells(rows: Sequence[Row], results: Mapping[str, float]) -> Iterator[list[s
     yield ["", *columns, "beside it (all)"]
     for row in rows:
         if results.get(row.key) is not None:
-            values = (results.get(prefix + row.key) for prefix in columns.values())
+            values = (_value(results, prefix + row.key, row.form) for prefix in columns.values())
             beside = (
                 f"{name} {results[key]:{row.form}}" for name, key in row.beside.items() if results.get(key) is not None
             )
-            yield [row.title, *("-" if value is None else f"{value:{row.form}}" for value in values), ", ".join(beside)]
+            yield [row.title, *values, ", ".join(beside)]
+
+
+def _value(results: Mapping[str, float], key: str, form: str) -> str:
+    """A result, and how much it varies from draw to draw where it was measured more than once."""
+    if results.get(key) is None:
+        return "-"
+    spread = results.get(f"{key}_sd")
+    return f"{results[key]:{form}}" + ("" if spread is None else f" ±{spread:{form}}")
 
 
 def write_results(path: str, arguments, results: dict[str, float]) -> None:

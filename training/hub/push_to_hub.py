@@ -1,5 +1,5 @@
 """Makes a complete Hub repository of a model and its card, with a frozen encoder that was left out of its folder (see
-`frozen_encoder.py`), checks that it loads without this project, and publishes it:
+`frozen_parts.py`), checks that it loads without this project, and publishes it:
 
 python -m training.hub.push_to_hub --output build/hub [--skip-check]                   all of model_cards/, on disk
 python -m training.hub.push_to_hub model_cards/setok-emoji-tiny --repo-id me/setok-emoji-tiny [--private] [--revision R]
@@ -33,7 +33,7 @@ from training.hub.folder_checks import (
     refuse_links_below,
     weight_files,
 )
-from training.hub.frozen_encoder import complete, is_part
+from training.hub.frozen_parts import complete, is_part
 from training.hub.model_card import FILL_IN, NAMESPACE, ROOT, measured_card, read_json, read_text, shipped_models
 
 _LINK = re.compile(r"""(?:\]\(|src=["'])(?:\./)?([^)"'#\s]+)""")

@@ -42,6 +42,7 @@ PERFECT = {
     "edit_found",
     "edit_add_found",
     "edit_replace_found",
+    "edit_placed",
     "edit_background_accuracy",
     "referring_ciou",
     "referring_giou",
@@ -57,7 +58,7 @@ class World:
     """The truth about scenes: what is in a picture, and the answer to every request."""
 
     def __init__(self, split="test"):
-        self.scenes, self.names, self.answers = {}, {}, {}
+        self.scenes, self.edited, self.names, self.answers = {}, {}, {}, {}
         for task in SCENE_TASKS:
             dataset = EmojiScenes(split, NUMBER, CONFIG, tasks=(task,))
             for index in range(NUMBER):
@@ -76,14 +77,15 @@ class World:
                 ]
                 self.answers[key(*given, request[-1]["text"])] = answer if isinstance(answer, str) else answer[0]
                 if task == "edit":
-                    self.names[key(row["images"][1])] = self.names_of_the_result(split, scene, index)
+                    result = self.edited[key(row["images"][1])] = self.edited_scene(split, scene, index)
+                    self.names[key(row["images"][1])] = set(result.names)
 
     @staticmethod
-    def names_of_the_result(split, scene, index):
+    def edited_scene(split, scene, index):
         rng = scene_rng(split, index, stream="edit")
         draw = Draw(rng, CONFIG, allow_held_out=split != "train")
         made = EDITS[draw.one_of(tuple(EDITS))](scene, draw)
-        return set((made[2] if made else scene).names)
+        return made[2] if made else scene
 
 
 class Oracle(nn.Module):
@@ -189,14 +191,27 @@ class Judge(nn.Module):
     def setok(self, pixel_values):
         self.pixel_values = pixel_values
         self.keys = [key(picture) for picture in PROCESSOR.image_processor.postprocess(pixel_values)]
-        scenes = [self.world.scenes.get(picture) for picture in self.keys]
-        labels = [np.zeros((SIZE, SIZE), int) if scene is None else 1 + scene.masks.argmax(0) for scene in scenes]
-        for scene, label in zip(scenes, labels, strict=True):
-            label[~scene.masks.any(0) if scene else ...] = 0
-        return SetokModelOutput(cluster_ids=torch.tensor(np.array(labels)).flatten(1), grid_size=(SIZE, SIZE))
+        self.scenes = [self.world.scenes.get(picture, self.world.edited.get(picture)) for picture in self.keys]
+        labels = np.zeros((len(self.scenes), SIZE, SIZE), int)
+        for scene, label in zip(self.scenes, labels, strict=True):
+            for number, mask in enumerate(scene.masks if scene else (), start=1):
+                label[mask] = number
+        return SetokModelOutput(
+            cluster_ids=torch.from_numpy(labels).flatten(1),
+            grid_size=(SIZE, SIZE),
+            token_mask=torch.ones(len(labels), 1 + CONFIG.max_objects),
+        )
 
     def detokenize(self, tokens, token_mask):
         return self.pixel_values
+
+    def token_concept_logits(self, tokens):
+        """1 of an object's own token for its name."""
+        logits = torch.zeros(len(self.scenes), 1 + CONFIG.max_objects, len(NAMES))
+        for picture, scene in enumerate(self.scenes):
+            for token, name in enumerate(scene.names if scene else (), start=1):
+                logits[picture, token, NAMES.index(name)] = 1
+        return logits
 
     def concept_logits(self, tokens, token_mask):
         weights = torch.randn(3 * SIZE * SIZE, len(NAMES), generator=torch.Generator().manual_seed(0))
@@ -258,6 +273,59 @@ def test_only_the_tasks_asked_for_and_the_options_given(world):
     assert [len(options.pop("generator")) for options in oracle.options] == [20, 4], "generates once per example"
     assert oracle.options == [{"visual_temperature": 0.5}] * 2
     assert oracle.training
+
+
+def test_what_is_sampled_is_measured_as_often_as_asked(world):
+    tasks = ["caption", "text_to_image"]
+    once, *others = (evaluate(Painter(world), tasks=tasks, num_draws=draws) for draws in (1, 2, 3))
+    found = "text_to_image_found"
+    for draws in others:
+        assert draws[f"{found}_sd"] > 0
+        assert {name for name in draws if name.endswith("_sd")} == {
+            f"{prefix}text_to_image_{name}_sd"
+            for prefix in ("", "held_out_")
+            for name in ("found", "found_chance", "background_accuracy", "background_majority")
+        }
+        fixed = {"caption_f1", "text_to_image_scene_found", "text_to_image_repainted_found", "num_scenes"}
+        assert {name: draws[name] for name in fixed} == {name: once[name] for name in fixed}
+    second = 2 * others[0][found] - once[found]
+    third = 3 * others[1][found] - 2 * others[0][found]
+    assert others[1][f"{found}_sd"] == pytest.approx(np.std([once[found], second, third], ddof=1))
+    assert "±" in format_table(others[1]).split("text to image: asked objects found")[1].splitlines()[0]
+    with pytest.raises(ValueError, match="num_draws must be"):
+        evaluate(Painter(world), tasks=tasks, num_draws=0)
+
+
+def test_an_object_in_another_place_is_found_but_not_placed(world):
+    """Its painter mirrors what it was to paint."""
+
+    class Mirror(Oracle):
+        def edit_from_tokens(self, *args, **options):
+            return [self.mirrored(picture) for picture in super().edit_from_tokens(*args, **options)]
+
+        def mirrored(self, picture):
+            mirrored = ImageOps.mirror(picture)
+            scene = self.world.edited[key(picture)]
+            turned = SimpleNamespace(names=scene.names, masks=scene.masks[:, :, ::-1])
+            self.world.edited[key(mirrored)] = turned
+            self.world.names[key(mirrored)] = set(scene.names)
+            return mirrored
+
+    results = evaluate(Mirror(world), tasks=["edit"])
+    rows = [
+        row
+        for row in EmojiScenes("test", NUMBER, CONFIG, tasks=("edit",))
+        if row["question_type"] in ("add", "replace")
+    ]
+    offsets = []
+    for row in rows:
+        before, after = (np.asarray(image.convert("RGB"), dtype=int) for image in row["images"])
+        columns = np.flatnonzero((before != after).any((0, 2)))
+        offsets.append(
+            abs(columns[0] + columns[-1] + 1 - SIZE) / SIZE
+        )  # between the middle of the change and its mirror
+    assert results["edit_found"] == 1
+    assert np.mean(np.array(offsets) < 0.15) <= results["edit_placed"] <= np.mean(np.array(offsets) < 0.35) < 1
 
 
 def test_training_scenes_have_no_held_out_column():

@@ -19,11 +19,11 @@ from tests.hub_server import TOKEN, Hub, running_hub
 from tests.script_testing import ROOT, environment
 from training.hub import push_to_hub
 from training.hub.check_repository import same_numbers
-from training.hub.frozen_encoder import is_part
+from training.hub.frozen_parts import is_part
 from training.hub.model_card import shipped_models
 from training.hub.push_to_hub import assemble, check_files, load, prove, push
 
-# The others lack an encoder that is fetched: see test_frozen_encoder.py
+# The others lack an encoder that is fetched: see test_frozen_parts.py
 SHIPPED = {folder.name: folder for folder in shipped_models() if not is_part(folder)}
 OWN_PACKAGES = ("modeling_setok", "processing", "training")
 CHECK = ROOT / "training" / "hub" / "check_repository.py"

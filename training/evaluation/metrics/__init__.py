@@ -13,7 +13,7 @@ from training.evaluation.metrics.discovery import (
     pixel_labels,
 )
 from training.evaluation.metrics.language import AnswerAccuracy, Mentions, ObjectF1, YesNo, normalize_answer
-from training.evaluation.metrics.painting import AskedFound, MeanAbsoluteError
+from training.evaluation.metrics.painting import AskedFound, InPlace, MeanAbsoluteError, ranked_concepts
 from training.evaluation.metrics.reconstruction import (
     CellPower,
     FrechetDistance,
@@ -32,6 +32,7 @@ __all__ = [
     "CellPower",
     "ForegroundAdjustedRandIndex",
     "FrechetDistance",
+    "InPlace",
     "LearnedPerceptualDistance",
     "MeanAbsoluteError",
     "MeanBestOverlap",
@@ -53,5 +54,6 @@ __all__ = [
     "normalize_answer",
     "patch_labels",
     "pixel_labels",
+    "ranked_concepts",
     "upsample_labels",
 ]

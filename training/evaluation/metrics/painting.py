@@ -1,5 +1,6 @@
 """Whether a painted picture is what was asked for."""
 
+import math
 from collections.abc import Collection, Sequence
 
 import torch
@@ -24,10 +25,8 @@ class AskedFound(Metric):
         if predictions.ndim != 2 or predictions.isnan().any():
             raise ValueError(f"Scores must be (pictures, concepts) without NaN, got {tuple(predictions.shape)}.")
         num_concepts = predictions.shape[1]
-        # Stable, so that equal scores rank the same on every device.
-        ranking = predictions.sort(dim=1, descending=True, stable=True).indices.tolist()
         scores = []
-        for ranked, (asked, k) in zip(ranking, references, strict=True):
+        for ranked, (asked, k) in zip(ranked_concepts(predictions), references, strict=True):
             asked = set(asked)
             if not asked or not asked <= set(ranked) or not len(asked) <= k <= num_concepts:
                 raise ValueError(
@@ -40,6 +39,30 @@ class AskedFound(Metric):
     def _reduce(self, scores: list[tuple[float, float]]) -> dict[str, float]:
         found, chance = (sum(column) / len(scores) for column in zip(*scores, strict=True))
         return {"found": found, "found_chance": chance}
+
+
+def ranked_concepts(scores: Tensor) -> list[list[int]]:
+    """The concepts of pictures by their scores (B, V), the highest first; equal ones alike on every device."""
+    return scores.sort(dim=1, descending=True, stable=True).indices.tolist()
+
+
+class InPlace(Metric):
+    """{"placed": 0 to 1}: the part of the places that are no further from the true ones than a quarter of the picture's
+    side. Predictions and references: (x, y) of each picture, from 0 to 1; a prediction is None where nothing was found.
+    """
+
+    NEAR = 0.25
+
+    def _score_batch(
+        self, predictions: Sequence[tuple[float, float] | None], references: Sequence[tuple[float, float]]
+    ) -> list[bool]:
+        return [
+            found is not None and math.dist(found, true) <= self.NEAR
+            for found, true in zip(predictions, references, strict=True)
+        ]
+
+    def _reduce(self, scores: list[bool]) -> dict[str, float]:
+        return {"placed": sum(scores) / len(scores)}
 
 
 class MeanAbsoluteError(Metric):

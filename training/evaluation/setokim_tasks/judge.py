@@ -1,13 +1,28 @@
 """What SeTok sees in pictures: it judges what a Setokim paints."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from modeling_setok import SetokForPreTraining, SetokModelOutput
 from processing import SetokImageProcessor
+
+
+class Seen(NamedTuple):
+    """What a judge sees in B pictures of the V concepts of its bank, float32 on the CPU.
+
+    Attributes:
+        scores: (B, V), how much a concept is in a picture.
+        places: (B, V, 2), where it would be, (x, y) from 0 to 1: the middle of the patches whose token speaks most for
+            it.
+    """
+
+    scores: Tensor
+    places: Tensor
 
 
 class Judge:
@@ -30,10 +45,17 @@ class Judge:
                 f"SeTok's concept bank lacks {lacking}; choose a SeTok that was trained on the scenes' names."
             )
 
-    def scores(self, pictures: list[Image.Image]) -> Tensor:
-        """(B, V) float32 on the CPU: how much each concept of the bank is in each picture."""
+    def look(self, pictures: list[Image.Image]) -> Seen:
         outputs = self._tokens(pictures)
-        return self.setok.concept_logits(outputs.last_hidden_state, outputs.token_mask).float().cpu()
+        scores = self.setok.concept_logits(outputs.last_hidden_state, outputs.token_mask)
+        logits = self.setok.token_concept_logits(outputs.last_hidden_state)
+        speaks_most = logits.masked_fill(~outputs.token_mask.bool()[..., None], float("-inf")).argmax(1)
+        rows, columns = outputs.grid_size
+        y, x = torch.meshgrid(*((torch.arange(n) + 0.5) / n for n in (rows, columns)), indexing="ij")
+        of_token = outputs.cluster_ids.cpu()[:, None] == torch.arange(logits.shape[1])[:, None]  # (B, C, N)
+        middles = of_token.float() @ torch.stack([x, y], dim=-1).reshape(-1, 2)
+        middles = middles / of_token.sum(-1, keepdim=True).clamp(min=1)
+        return Seen(scores.float().cpu(), middles.gather(1, speaks_most.cpu()[..., None].expand(-1, -1, 2)))
 
     def repaint(self, pictures: list[Image.Image]) -> list[Image.Image]:
         """The reconstructions, in the sizes of the pictures."""

@@ -5,15 +5,17 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from training.data.emoji_scenes.scenes import PALETTE
 from training.data.emoji_scenes.tasks import EDITS
-from training.evaluation.metrics import AnswerAccuracy, AskedFound, MeanAbsoluteError
+from training.evaluation.metrics import AnswerAccuracy, AskedFound, InPlace, MeanAbsoluteError, ranked_concepts
 from training.evaluation.report import Row
 from training.evaluation.setokim_tasks.judge import Judge
 from training.evaluation.setokim_tasks.task import Context, Example, Observations, Task
+
+COMPARED_SIDE = 64  # of pictures whose pixels are compared, so that models of all sizes are measured alike
 
 
 def text_to_image(context: Context, examples: list[Example]) -> list[Observations]:
@@ -23,13 +25,13 @@ def text_to_image(context: Context, examples: list[Example]) -> list[Observation
     requests = [example.request for example in examples]
     truths = [example.row["images"][0] for example in examples]
     candidates = {
-        "text_to_image": context.model.generate_image(context.processor, requests, **context.sampling(examples)),
-        "text_to_image_scene": truths,
-        "text_to_image_repainted": context.judge.repaint(truths),
+        "text_to_image": context.model.generate_image(context.processor, requests, **context.sampling(examples))
     }
+    if context.first_draw:
+        candidates |= {"text_to_image_scene": truths, "text_to_image_repainted": context.judge.repaint(truths)}
     observations = [[] for _ in examples]
     for key, pictures in candidates.items():
-        scores = context.judge.scores(pictures)
+        scores = context.judge.look(pictures).scores
         for i, example in enumerate(examples):
             observations[i] += [
                 _found(key, context.judge, scores[i], example.scene.names, example.scene.names),
@@ -39,11 +41,13 @@ def text_to_image(context: Context, examples: list[Example]) -> list[Observation
 
 
 def edit(context: Context, examples: list[Example]) -> list[Observations]:
-    """`edit_l1`, the distance of the edited picture from the true result (pixels in [0, 1]). The same with
-    `edit_painted_` of the painting alone (`keep_unchanged=False`), with `edit_unchanged_` of the input, with
-    `edit_repainted_` of SeTok's reconstruction of the input, and with `edit_result_` of its reconstruction of the true
-    result. `edit_found`, of the objects to add or to put in another's place, and `_found_chance`;
-    `edit_background_accuracy` of the backgrounds to recolour. By kind of edit `edit_add_l1`, `edit_unchanged_add_l1` …
+    """`edit_l1`, the distance of the edited picture from the true result (pixels in [0, 1], at a side of
+    `COMPARED_SIDE`). The same with `edit_painted_` of the painting alone (`keep_unchanged=False`), with
+    `edit_unchanged_` of the input, with `edit_repainted_` of SeTok's reconstruction of the input, and with
+    `edit_result_` of its reconstruction of the true result. `edit_found`, of the objects to add or to put in another's
+    place, and `_found_chance`; `edit_placed`, whether those that the input lacks are found, and near the place where
+    the true result differs from the input (see `InPlace`); `edit_background_accuracy` of the backgrounds to recolour.
+    By kind of edit `edit_add_l1`, `edit_unchanged_add_l1` …
     """
     model, processor = context.model, context.processor
     sources, truths = (list(side) for side in zip(*(example.row["images"] for example in examples), strict=True))
@@ -52,19 +56,16 @@ def edit(context: Context, examples: list[Example]) -> list[Observations]:
         model.edit_from_tokens(processor, sources, visual_tokens, keep_unchanged, image_features=features)
         for keep_unchanged in (True, False)
     )
-    candidates = {
-        "edit": edited,
-        "edit_painted": painted,
-        "edit_unchanged": sources,
-        "edit_repainted": context.judge.repaint(sources),
-        "edit_result": context.judge.repaint(truths),
-    }
+    candidates = {"edit": edited, "edit_painted": painted}
+    if context.first_draw:
+        repaint = context.judge.repaint
+        candidates |= {"edit_unchanged": sources, "edit_repainted": repaint(sources), "edit_result": repaint(truths)}
     observations = [[] for _ in examples]
     for key, pictures in candidates.items():
-        scores = context.judge.scores(pictures)
+        scores, places = context.judge.look(pictures)
         for i, example in enumerate(examples):
             kind = example.row["question_type"]
-            error = (MeanAbsoluteError, _pixels(pictures[i], truths[i].size), _pixels(truths[i]))
+            error = (MeanAbsoluteError, _pixels(pictures[i]), _pixels(truths[i]))
             observations[i] += [(key, *error), (f"{key}_{kind}", *error)]
             if kind == "recolour":
                 colour = example.request.rstrip(".").split()[-1]
@@ -72,10 +73,15 @@ def edit(context: Context, examples: list[Example]) -> list[Observations]:
             elif kind != "remove":
                 *replaced, asked = context.mentions(example.request)
                 shown = Counter(example.scene.names) - Counter(replaced) + Counter([asked])
+                index = context.judge.concept_index[asked]
+                is_found = index in ranked_concepts(scores[i : i + 1])[0][: len(shown)]
+                place = tuple(places[i, index].tolist()) if is_found else None
                 observations[i] += [
                     _found(key, context.judge, scores[i], [asked], shown),
                     _found(f"{key}_{kind}", context.judge, scores[i], [asked], shown),
                 ]
+                if shown[asked] == 1:  # else the one that was there is found as well
+                    observations[i].append((key, InPlace, [place], [_place_of_change(sources[i], truths[i])]))
     return observations
 
 
@@ -97,10 +103,15 @@ def _background(key: str, picture: Image.Image, colour: str) -> tuple:
     return f"{key}_background", AnswerAccuracy, [border_colour(picture)], [(None, colour)]
 
 
-def _pixels(picture: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
-    """(1, 3, H, W) in [0, 1], of (width, height) `size`."""
-    if size is not None and picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
+def _place_of_change(before: Image.Image, after: Image.Image) -> tuple[float, float]:
+    """(x, y) from 0 to 1: the middle of the box around all pixels that differ."""
+    left, top, right, bottom = ImageChops.difference(after.convert("RGB"), before.convert("RGB")).getbbox()
+    return (left + right) / 2 / after.width, (top + bottom) / 2 / after.height
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    """(1, 3, `COMPARED_SIDE`, `COMPARED_SIDE`) in [0, 1]."""
+    picture = picture.resize((COMPARED_SIDE, COMPARED_SIDE), Image.Resampling.BICUBIC)  # no change at this size
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None] / 255
 
 
@@ -124,6 +135,7 @@ TEXT_TO_IMAGE = Task(
             beside={"real scenes": "text_to_image_scene_background_accuracy"},
         ),
     ],
+    sampled=True,
 )
 EDIT = Task(
     name="edit",
@@ -141,7 +153,16 @@ EDIT = Task(
             },
         ),
         *(
-            Row(f"– {kind}: L1", f"edit_{kind}_l1", ".4f", {"input unchanged": f"edit_unchanged_{kind}_l1"})
+            Row(
+                f"– {kind}: L1",
+                f"edit_{kind}_l1",
+                ".4f",
+                {
+                    "input unchanged": f"edit_unchanged_{kind}_l1",
+                    "painting alone": f"edit_painted_{kind}_l1",
+                    "input repainted": f"edit_repainted_{kind}_l1",
+                },
+            )
             for kind in EDITS
         ),
         Row(
@@ -154,6 +175,12 @@ EDIT = Task(
                 "true result repainted": "edit_result_found",
             },
         ),
+        Row(
+            "edit: asked object found, and in its place",
+            "edit_placed",
+            beside={"painting alone": "edit_painted_placed", "true result repainted": "edit_result_placed"},
+        ),
         Row("edit: background recoloured as asked", "edit_background_accuracy"),
     ],
+    sampled=True,
 )

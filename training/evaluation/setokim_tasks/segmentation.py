@@ -25,16 +25,16 @@ def referring(context: Context, examples: list[Example]) -> list[Observations]:
         context.model.segment_from_tokens(context.processor, pictures, visual_tokens, ground, image_features=features)
         for ground in (True, False)
     )
-    clusters = context.judge.clusters(pictures)
+    clusters = context.judge.clusters(pictures) if context.first_draw else None
     observations = []
     for i, example in enumerate(examples):
         truth = np.asarray(example.row["masks"][0]) > 0
-        candidates = {
-            "referring": grounded[i],
-            "referring_ungrounded": ungrounded[i],
-            "referring_everything": np.ones_like(truth),
-            "referring_clusters": best_union(upsample_labels(clusters[i], truth.shape), truth),
-        }
+        candidates = {"referring": grounded[i], "referring_ungrounded": ungrounded[i]}
+        if clusters is not None:
+            candidates |= {
+                "referring_everything": np.ones_like(truth),
+                "referring_clusters": best_union(upsample_labels(clusters[i], truth.shape), truth),
+            }
         observations.append([(key, ReferringIoU, [given], [truth]) for key, given in candidates.items()])
     return observations
 
@@ -55,4 +55,5 @@ REFERRING = Task(
         )
         for measure, title in (("ciou", "cIoU"), ("giou", "gIoU"))
     ],
+    sampled=True,
 )

