@@ -66,11 +66,13 @@ def tiny_processor() -> SetokimProcessor:
     return SetokimProcessor.from_parts(SetokImageProcessor(size={"height": 24, "width": 24}), tokenizer)
 
 
-def tiny_setokim(processor: SetokimProcessor, kind: str = "llama", **settings) -> SetokimForConditionalGeneration:
-    """In eval mode; keywords are values of its configuration."""
+def tiny_setokim(
+    processor: SetokimProcessor, kind: str = "llama", setok: SetokForPreTraining | None = None, **settings
+) -> SetokimForConditionalGeneration:
+    """In eval mode, by default around `tiny_setok`; keywords are values of its configuration."""
     language_model = tiny_language_model(kind, vocab_size=len(processor.tokenizer))
     settings = TINY_HEADS | settings
-    model = SetokimForConditionalGeneration.from_parts(tiny_setok(), language_model, processor, **settings)
+    model = SetokimForConditionalGeneration.from_parts(setok or tiny_setok(), language_model, processor, **settings)
     for parameter in model.diffusion_head.parameters():  # which starts as zero, whatever the condition
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)
@@ -82,11 +84,7 @@ def save_emoji_setokim(folder: Path) -> SetokimProcessor:
     """Around the shipped `setok-emoji-tiny`, whose encoder is a CNN with batch norms; without its code beside it, as
     the models of `model_cards/` are. Everything else is as tiny and random as above."""
     processor = SetokimProcessor.from_parts(SetokImageProcessor.from_pretrained(EMOJI), tiny_processor().tokenizer)
-    language_model = tiny_language_model("llama-tied", vocab_size=len(processor.tokenizer))
-    setok = SetokForPreTraining.from_pretrained(EMOJI)
-    model = SetokimForConditionalGeneration.from_parts(setok, language_model, processor, **TINY_HEADS)
-    model.calibrate(processor.image_processor(pictures(4, (64, 64)))["pixel_values"])
-    model.save_pretrained(folder)
+    tiny_setokim(processor, "llama-tied", SetokForPreTraining.from_pretrained(EMOJI)).save_pretrained(folder)
     processor.save_pretrained(folder)
     for code in folder.glob("*.py"):
         code.unlink()

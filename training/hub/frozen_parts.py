@@ -14,7 +14,6 @@ import argparse
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -85,6 +84,12 @@ def complete(folder: Path, output: Path) -> None:
     Raises:
         ValueError: what it needs is not there or is another one, or the part's weights do not fit.
     """
+    _put_together(folder).save_pretrained(output)  # weights and code; all else is as it was shipped
+    shutil.copytree(folder, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(TRAINED, FROZEN, WEIGHTS))
+
+
+def _put_together(folder: Path) -> PreTrainedModel:
+    """The whole model of a shipped part; see `complete`."""
     needs = read_json(folder / FROZEN, "it says which frozen parts the model needs")
     frozen = ROOT / needs["folder"]
     if not (frozen / "config.json").is_file():
@@ -100,24 +105,17 @@ def complete(folder: Path, output: Path) -> None:
     trained = load_file(folder / TRAINED)
     _refuse_misfits(folder, trained, _trained(model, parts))
     for name, part in parts.items():
-        for inner, tensor in part.state_dict().items():
-            model.get_parameter_or_buffer(f"{name}.{inner}").data = tensor
+        model.get_submodule(name).load_state_dict(part.state_dict())
     for name, tensor in trained.items():  # in the dtype in which they are shipped
         model.get_parameter_or_buffer(name).data = tensor
-    model.save_pretrained(output)  # weights and code; all else is as it was shipped
-    shutil.copytree(folder, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(TRAINED, FROZEN, WEIGHTS))
+    return model
 
 
 def _frozen_parts(model_type: str, frozen: Path) -> dict[str, nn.Module]:
     """The modules that a model of this type has from the folder, by their names in the model."""
     if model_type == "setok":
         return {"setok.vision_encoder": load_vision_encoder(str(frozen))}
-    if not is_part(frozen):
-        whole = _load(frozen)
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            complete(frozen, Path(temporary))
-            whole = _load(Path(temporary))
+    whole = _put_together(frozen) if is_part(frozen) else _load(frozen)
     return {"model.setok": whole.setok, "detokenizer": whole.detokenizer}
 
 

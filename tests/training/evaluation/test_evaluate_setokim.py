@@ -317,13 +317,11 @@ def test_an_object_in_another_place_is_found_but_not_placed(world):
         for row in EmojiScenes("test", NUMBER, CONFIG, tasks=("edit",))
         if row["question_type"] in ("add", "replace")
     ]
-    offsets = []
+    offsets = []  # of the middle of each change from its mirror
     for row in rows:
         before, after = (np.asarray(image.convert("RGB"), dtype=int) for image in row["images"])
         columns = np.flatnonzero((before != after).any((0, 2)))
-        offsets.append(
-            abs(columns[0] + columns[-1] + 1 - SIZE) / SIZE
-        )  # between the middle of the change and its mirror
+        offsets.append(abs(columns[0] + columns[-1] + 1 - SIZE) / SIZE)
     assert results["edit_found"] == 1
     assert np.mean(np.array(offsets) < 0.15) <= results["edit_placed"] <= np.mean(np.array(offsets) < 0.35) < 1
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, Dinov2Config, Dinov2Model
+from transformers import AutoConfig, AutoModel, Dinov2Config, Dinov2Model
 
 from modeling_setok import SetokConfig, SetokForPreTraining, SetokimForConditionalGeneration
+from modeling_setok.token_clustering import TokenClustering
 from processing import SetokImageProcessor, SetokimProcessor
 from tests.setokim_testing import TINY_HEADS, tiny_language_model, tiny_processor
 from training.hub import frozen_parts
@@ -158,6 +159,9 @@ def test_shipped_parts_are_whole_with_what_they_name(part, tmp_path):
     output = tmp_path / "repository"
     assemble(tmp_path / part.name, output)
     assert f"{part.name}" in (output / "README.md").read_text()
-    model = AutoModel.from_pretrained(output)
-    assert model.dtype == torch.float32
+    model_class = frozen_parts.CLASSES[AutoConfig.from_pretrained(output).model_type]
+    model, loading = model_class.from_pretrained(output, output_loading_info=True)
+    assert not any(loading.values()) and model.dtype == torch.float32
+    (clustering,) = (module for module in model.modules() if isinstance(module, TokenClustering))
+    assert clustering.feature_scale > 0
     assert all(parameter.isfinite().all() for parameter in model.parameters())

@@ -63,6 +63,7 @@ def edit(context: Context, examples: list[Example]) -> list[Observations]:
     observations = [[] for _ in examples]
     for key, pictures in candidates.items():
         scores, places = context.judge.look(pictures)
+        ranking = ranked_concepts(scores)
         for i, example in enumerate(examples):
             kind = example.row["question_type"]
             error = (MeanAbsoluteError, _pixels(pictures[i]), _pixels(truths[i]))
@@ -74,7 +75,7 @@ def edit(context: Context, examples: list[Example]) -> list[Observations]:
                 *replaced, asked = context.mentions(example.request)
                 shown = Counter(example.scene.names) - Counter(replaced) + Counter([asked])
                 index = context.judge.concept_index[asked]
-                is_found = index in ranked_concepts(scores[i : i + 1])[0][: len(shown)]
+                is_found = index in ranking[i][: len(shown)]
                 place = tuple(places[i, index].tolist()) if is_found else None
                 observations[i] += [
                     _found(key, context.judge, scores[i], [asked], shown),
