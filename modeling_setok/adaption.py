@@ -80,7 +80,7 @@ def add_concept_tokens(model: PreTrainedModel, **settings) -> PreTrainedModel:
         ValueError: the model has no place where its patches can become fewer, or an attention that cannot weigh them;
             the message says which.
     """
-    if hasattr(model, "base_model") and getattr(model.config, "concept_tokens", None) is not None:
+    if isinstance(model, ConceptTokensModel):
         raise ValueError("The model has concept tokens already: call remove_concept_tokens first to change settings.")
     settings = ConceptTokenSettings(**settings)
     _check_family(model)
@@ -93,7 +93,7 @@ def add_concept_tokens(model: PreTrainedModel, **settings) -> PreTrainedModel:
 
 def remove_concept_tokens(model: PreTrainedModel) -> PreTrainedModel:
     """Undoes `add_concept_tokens`: the model has all its patches again. Returns the model."""
-    if getattr(model.config, "concept_tokens", None) is None:
+    if not isinstance(model, ConceptTokensModel):
         raise ValueError("The model has no concept tokens to remove.")
     decoder = model.get_decoder()
     if decoder.config._attn_implementation == SIZE_AWARE_ATTENTION:
