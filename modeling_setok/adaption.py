@@ -16,21 +16,18 @@ generation does with rows (beams, several sequences, a cache of fixed size), it 
 
 import functools
 import inspect
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
 from accelerate.hooks import add_hook_to_module, remove_hook_from_module
 from transformers import PreTrainedModel
 
-from .density_peaks import feature_scale, unit_directions
-from .kept_columns import KeptColumns
-from .patch_features import (
-    encoded_patches, encoder_features, flat_features, mean_output, placeholder_id, repeated_output
-)  # fmt: skip
-from .patch_sets import ConceptMeans, concept_means, sets_of_patches
+from .density_peaks import TokenClusters, feature_scale, unit_directions
+from .patch_features import compared_features, encoded_patches, flat_features, placeholder_id, repeated_output
+from .patch_sets import ConceptMeans, concept_clusters
+from .short_inputs import ShortInputs, shortened
 from .size_aware_attention import SIZE_AWARE_ATTENTION, key_sizes
 
 
@@ -104,13 +101,6 @@ def remove_concept_tokens(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-class ShortInputs(NamedTuple):
-    """The inputs of a forward with concept tokens, and which columns of the full text they are."""
-
-    inputs: dict[str, Any]
-    columns: KeptColumns
-
-
 class ConceptTokensBaseModel:
     """Mixed into the base model: the class that joins patches and text."""
 
@@ -119,62 +109,53 @@ class ConceptTokensBaseModel:
     def forward(self, *args, **kwargs):
         inputs = inspect.signature(super().forward).bind(*args, **kwargs).arguments
         inputs |= inputs.pop("kwargs", {})
-        short = self.shorten(inputs, positions=functools.partial(full_positions, self))
+        if getattr(inputs.get("past_key_values"), "has_concept_tokens", False) and inputs.get("position_ids") is None:
+            raise ValueError("Go on with generate(): a cache with concept tokens is shorter than the text it holds.")
+        short = self.shorten(inputs)
         if short is None:
             return self._forward_weighed(inputs)
         outputs = self._forward_weighed(short.inputs)
+        if getattr(outputs, "past_key_values", None) is not None:
+            outputs.past_key_values.has_concept_tokens = short.columns.num_removed > 0
         states = short.columns.full(outputs[0])
         if isinstance(outputs, tuple):
             return (states, *outputs[1:])
         outputs.last_hidden_state = states
         return outputs
 
-    def shorten(self, inputs: dict[str, Any], *, positions: Callable, on_the_left: bool | None = None):
-        """`ShortInputs` with concept tokens in place of patches, or `None` where there are no patches."""
-        settings = dict(self.config.concept_tokens)
-        outputs, pixels = encoded_patches(self, inputs)
-        if not outputs:
-            return None
-        ids = inputs.get("input_ids")
-        if ids is None:
-            raise ValueError(
-                "A model with concept tokens needs input_ids beside its images: it finds their places by the "
-                "placeholders, which inputs_embeds do not show."
-            )
-        attended = inputs.get("attention_mask")
-        attended = torch.ones_like(ids) if attended is None else attended
-        sizes = torch.ones_like(ids)
-        separators = torch.isin(ids, ids.new_tensor(settings.pop("tile_separators")))
-        compared, across_tiles = settings.pop("features"), settings.pop("across_tiles")
-        settings.pop("token_weight")
-        self.last_means = {}
-        for modality, output in outputs.items():
-            placeholders = ids == placeholder_id(self.config, modality)
-            patches, tensor_sizes = flat_features(output.pooler_output)
-            if len(patches) != int(placeholders.sum()):
-                raise ValueError(
-                    f"{int(placeholders.sum())} placeholders of the text do not fit the {len(patches)} patches of the "
-                    f"{modality}s: give input_ids and pixels as one call of the processor made them."
-                )
-            sets = sets_of_patches(placeholders, separators, tensor_sizes, across_tiles=across_tiles)
-            keys = patches if compared == "projected" else encoder_features(output, len(patches))
-            means = concept_means(keys, sets, **settings)
-            outputs[modality] = mean_output(output, means)
-            self.last_means[modality] = means
-            places = placeholders.flatten().nonzero()[:, 0]
-            sizes.view(-1)[places] = 0
-            sizes.view(-1)[places[means.seeds.to(places.device)]] = means.sizes.to(places.device)
-        if on_the_left is None:
-            on_the_left = bool((attended[:, 0] == 0).any())
-        columns = KeptColumns(sizes > 0, attended.bool(), on_the_left=on_the_left)
-        kept = {name: x for name, x in inputs.items() if name not in pixels} | {"mm_encoder_outputs": outputs}
-        if bool((sizes == 1).all()):
-            return ShortInputs(kept, columns)
-        if kept.get("position_ids") is None:
-            texts = {name: x for name, x in inputs.items() if name != "input_ids"} | {"attention_mask": attended}
-            kept["position_ids"] = positions(ids, texts)
-        kept["attention_mask"] = sizes * attended
-        return ShortInputs(columns.short_inputs(kept, input_padding=_padding_id(self.config)), columns)
+    def shorten(self, inputs: dict[str, Any], **options) -> ShortInputs | None:
+        """`shortened` with the model's settings; remembers which patches make which token."""
+        settings = self.settings
+        short = shortened(
+            self,
+            inputs,
+            cluster=self.cluster,
+            features=settings.features,
+            across_tiles=settings.across_tiles,
+            tile_separators=settings.tile_separators,
+            **options,
+        )
+        self.last_means = {} if short is None else short.means
+        return short
+
+    def cluster(self, features: torch.Tensor, patch_mask: torch.BoolTensor) -> TokenClusters:
+        """The concepts of images (I, N, D)."""
+        settings = self.settings
+        return concept_clusters(
+            features,
+            patch_mask,
+            num_neighbors=settings.num_neighbors,
+            criterion=settings.criterion,
+            threshold=settings.threshold,
+            scale=settings.scale,
+            assignment=settings.assignment,
+            max_tokens=settings.max_tokens,
+            fixed_tokens=settings.fixed_tokens,
+        )
+
+    @property
+    def settings(self) -> ConceptTokenSettings:
+        return ConceptTokenSettings(**self.config.concept_tokens)
 
     def _forward_weighed(self, inputs: dict[str, Any]):
         """The forward of the family itself, with the sizes in the attention mask known to its attention."""
@@ -183,7 +164,7 @@ class ConceptTokensBaseModel:
             return super().forward(**inputs)
         # Never without a mask: the gaps between the tokens' positions would be taken for the ends of packed rows
         inputs = inputs | {"attention_mask": (sizes > 0).long()}
-        if self.config.concept_tokens["token_weight"] == "none":
+        if self.settings.token_weight == "none":
             return super().forward(**inputs)
         with key_sizes(sizes) as known:
             outputs = super().forward(**inputs)
@@ -256,29 +237,15 @@ def calibrate_concept_tokens(model: PreTrainedModel, inputs: list[dict[str, Any]
     base, scales = model.base_model, []
     with torch.no_grad():
         for batch in inputs:
-            outputs, _ = encoded_patches(base, batch)
-            for output in outputs.values():
-                flat, sizes = flat_features(output.pooler_output)
-                keys = flat if model.config.concept_tokens["features"] == "projected" else encoder_features(output, len(flat))
-                padded = torch.nn.utils.rnn.pad_sequence(keys.split(sizes or [len(keys)]), True, torch.nan)
-                scales.append(feature_scale(*unit_directions(padded)))
+            for output in encoded_patches(base, batch)[0].values():
+                patches = compared_features(output, base.settings.features)
+                images = patches.split(flat_features(output.pooler_output)[1] or [len(patches)])
+                images = torch.nn.utils.rnn.pad_sequence(images, batch_first=True, padding_value=torch.nan)
+                scales.append(feature_scale(*unit_directions(images)))
     if not scales:
         raise ValueError("The inputs hold no images to measure the feature scale on.")
     model.config.concept_tokens["scale"] = float(torch.cat(scales).mean())
     return model.config.concept_tokens["scale"]
-
-
-def full_positions(base: PreTrainedModel, ids: torch.LongTensor, inputs: dict[str, Any]) -> torch.LongTensor:
-    """(B, T), or (3, B, T) where a family has places in height and width: each token's place in the full text."""
-    find = getattr(base, "get_rope_index", None)
-    if find is not None:
-        parameters = inspect.signature(find).parameters
-        known = {name: x for name, x in inputs.items() if name in parameters}
-        needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-        if set(needed) <= set(known) | {"input_ids"}:
-            positions, base.rope_deltas = find(input_ids=ids, **known)
-            return positions
-    return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
 
 
 def _install(model: PreTrainedModel) -> None:
@@ -293,7 +260,7 @@ def _install(model: PreTrainedModel) -> None:
 
 @functools.cache
 def _with_concept_tokens(cls: type, mixin: type = ConceptTokensModel) -> type:
-    """The class of the same name with concept tokens: what `config.json` of a saved one names, and this module gives."""
+    """The class of the same name with concept tokens; `__getattr__` gives it to the `auto_map` of a saved model."""
     names = {"__module__": __name__, "without_concept_tokens": cls, "__doc__": cls.__doc__}
     if mixin is ConceptTokensModel:
         names["_auto_class"] = "AutoModelForImageTextToText"
@@ -341,17 +308,9 @@ def _check_attention(model: PreTrainedModel, settings: ConceptTokenSettings) -> 
         return
     raise ValueError(
         f"The language model {type(decoder).__name__} with attn_implementation={attention!r} cannot add the weight of "
-        "a token to its attention. Load it with attn_implementation=\"sdpa\" where it has that, or use "
+        'a token to its attention. Load it with attn_implementation="sdpa" where it has that, or use '
         'token_weight="none", which needs training.'
     )
-
-
-def _padding_id(config) -> int:
-    text = config.get_text_config()
-    for padding in (text.pad_token_id, text.eos_token_id, 0):
-        padding = padding[0] if isinstance(padding, list) else padding
-        if padding is not None and padding >= 0:
-            return padding
 
 
 def _mask_of_padding(ids: torch.LongTensor, generation_config) -> torch.LongTensor:

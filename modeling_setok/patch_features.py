@@ -23,7 +23,7 @@ def placeholder_id(config, modality: str) -> int:
 
 
 def encoded_patches(base: PreTrainedModel, inputs: dict[str, Any]) -> tuple[dict[str, ModelOutput], set[str]]:
-    """The outputs of the vision model by modality that `generate` computes before the text, and the names of the pixels among the inputs.
+    """What the vision model makes of the pixels, by modality, and the names of the pixels among the inputs.
 
     Those that are given as `mm_encoder_outputs` are taken from there; those with concept tokens already are left out.
     """
@@ -60,13 +60,16 @@ def like_features(
     return list(tokens.split(counts))
 
 
-def encoder_features(output: ModelOutput, num_patches: int) -> torch.Tensor:
-    """(N, Dv): the patches as the vision model gives them, before the connector."""
+def compared_features(output: ModelOutput, features: str) -> torch.Tensor:
+    """(N, D): the patches as they are compared, `"projected"` for the language model, or those of the `"encoder"`."""
+    patches, _ = flat_features(output.pooler_output)
+    if features == "projected":
+        return patches
     hidden = output.last_hidden_state
     hidden = None if hidden is None else hidden.flatten(0, -2)
-    if hidden is None or len(hidden) != num_patches:
+    if hidden is None or len(hidden) != len(patches):
         raise ValueError(
-            f"The vision model gives {'no' if hidden is None else len(hidden)} states for {num_patches} patches that "
+            f"The vision model gives {'no' if hidden is None else len(hidden)} states for {len(patches)} patches that "
             'the language model sees: they cannot be compared one by one. Use features="projected".'
         )
     return hidden

@@ -1,10 +1,11 @@
 """The patches of a vision-language model's images, as sets that are clustered, and the means of their clusters."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
-from .density_peaks import cluster_tokens
+from .density_peaks import TokenClusters, cluster_tokens
 
 
 class PatchSets(NamedTuple):
@@ -83,22 +84,28 @@ def sets_of_patches(
     return PatchSets(set_ids, places, sizes)
 
 
-def concept_means(features: torch.Tensor, sets: PatchSets, *, num_neighbors: int | None, **settings) -> ConceptMeans:
-    """Clusters the features (N, D) of each set by density peaks: see `cluster_tokens` for the settings.
+def concept_means(features: torch.Tensor, sets: PatchSets, cluster: Callable[..., TokenClusters]) -> ConceptMeans:
+    """What `cluster(features (I, N, D), patch_mask=(I, N))` makes of the features (N, D) of each set."""
+    valid = sets.padded(torch.ones_like(sets.set_ids, dtype=torch.bool), False)
+    clusters = cluster(sets.padded(features.detach()), patch_mask=valid)
+    tokens_before = clusters.num_tokens.cumsum(0) - clusters.num_tokens
+    patches_before = sets.sizes.cumsum(0) - sets.sizes
+    own = clusters.cluster_ids[sets.set_ids, sets.places]
+    token_ids = torch.where(own < 0, -1, own + tokens_before[sets.set_ids])
+    seeds = (clusters.centers + patches_before[:, None])[clusters.centers >= 0]
+    sizes = token_ids[token_ids >= 0].bincount(minlength=len(seeds))
+    return ConceptMeans(sets, token_ids, seeds, sizes, clusters.num_tokens)
+
+
+def concept_clusters(
+    features: torch.Tensor, patch_mask: torch.BoolTensor, *, num_neighbors: int | None, **settings
+) -> TokenClusters:
+    """`cluster_tokens` in the order of the patches, which language models were trained on.
 
     num_neighbors: `None` follows each image's number of patches, 6 of 729, at least 4.
     """
     if num_neighbors is None:
-        num_neighbors = (sets.sizes * 6 / 729).round().long().clamp(min=4)
-    valid = sets.padded(torch.ones_like(sets.set_ids, dtype=torch.bool), False)
-    clusters = cluster_tokens(
-        sets.padded(features.detach()), patch_mask=valid, num_neighbors=num_neighbors, token_order="raster", **settings
+        num_neighbors = (patch_mask.sum(1) * 6 / 729).round().long().clamp(min=4)
+    return cluster_tokens(
+        features, patch_mask=patch_mask, num_neighbors=num_neighbors, token_order="raster", **settings
     )
-    before = clusters.num_tokens.cumsum(0) - clusters.num_tokens  # tokens of the sets before
-    own = clusters.cluster_ids[sets.set_ids, sets.places]
-    token_ids = torch.where(own < 0, -1, own + before[sets.set_ids])
-    patches_before = sets.sizes.cumsum(0) - sets.sizes
-    is_token = clusters.centers >= 0
-    seeds = (clusters.centers + patches_before[:, None])[is_token]
-    sizes = token_ids[token_ids >= 0].bincount(minlength=len(seeds))
-    return ConceptMeans(sets, token_ids, seeds, sizes, clusters.num_tokens)
