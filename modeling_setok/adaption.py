@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate.hooks import add_hook_to_module, remove_hook_from_module
 from transformers import PreTrainedModel
 
 from .density_peaks import TokenClusters, feature_scale, unit_directions
@@ -275,12 +274,9 @@ def __getattr__(name: str) -> type:
 
 
 def _change_class(module: torch.nn.Module, cls: type) -> None:
-    hook = getattr(module, "_hf_hook", None)  # of accelerate: it holds the forward of the class before
-    if hook is not None:
-        remove_hook_from_module(module)
     module.__class__ = cls
-    if hook is not None:
-        add_hook_to_module(module, hook)
+    if hasattr(module, "_hf_hook"):  # of accelerate, which keeps the forward that it calls
+        module._old_forward = cls.forward.__get__(module)
 
 
 def _check_family(model: PreTrainedModel) -> None:

@@ -7,6 +7,7 @@ The bias is part of the float mask that transformers makes once for all layers, 
 under gradient checkpointing, while decoding with a cache, and in windows.
 """
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-SIZE_AWARE_ATTENTION = "size_aware_sdpa"
+# Models loaded by remote code each have a copy of this file in one process: each registers its own
+SIZE_AWARE_ATTENTION = f"size_aware_sdpa_{zlib.crc32(__name__.encode()):08x}"
 
 
 class _KeySizes:

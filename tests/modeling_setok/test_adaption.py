@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, TextStreamer
+from transformers import LlavaForConditionalGeneration, TextStreamer
 
 from modeling_setok.adaption import add_concept_tokens, calibrate_concept_tokens, remove_concept_tokens
 from modeling_setok.density_peaks import cluster_tokens
@@ -18,26 +18,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def model() -> LlavaForConditionalGeneration:
-    torch.manual_seed(0)
-    vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=4
-    )
-    text = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=120,
-        pad_token_id=PAD,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE, image_seq_length=64)
-    model = LlavaForConditionalGeneration(config).eval()
-    model.generation_config.suppress_tokens = [IMAGE]
-    return model
+def model(tiny_llava) -> LlavaForConditionalGeneration:
+    tiny_llava.config.image_token_id = IMAGE
+    tiny_llava.generation_config.suppress_tokens = [IMAGE]
+    return tiny_llava
 
 
 def pictures(count: int, seed: int = 0) -> torch.Tensor:
