@@ -103,7 +103,7 @@ def remove_concept_tokens(model: PreTrainedModel) -> PreTrainedModel:
 class ConceptTokensBaseModel:
     """Mixed into the base model: the class that joins patches and text."""
 
-    last_means: dict[str, ConceptMeans] = {}
+    last_seen: dict[str, tuple[ConceptMeans, list[tuple[int, ...]]]] = {}  # by modality, see concept_maps
 
     def forward(self, *args, **kwargs):
         inputs = inspect.signature(super().forward).bind(*args, **kwargs).arguments
@@ -134,7 +134,8 @@ class ConceptTokensBaseModel:
             tile_separators=settings.tile_separators,
             **options,
         )
-        self.last_means = {} if short is None else short.means
+        if short is not None:
+            self.last_seen = {name: (means, short.grids[name]) for name, means in short.means.items()}
         return short
 
     def cluster(self, features: torch.Tensor, patch_mask: torch.BoolTensor) -> TokenClusters:

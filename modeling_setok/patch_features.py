@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -58,6 +59,33 @@ def like_features(
     if isinstance(features, torch.Tensor):
         return tokens.view(*([1] * (features.ndim - 2)), *tokens.shape)
     return list(tokens.split(counts))
+
+
+def patch_grids(inputs: dict[str, Any], modality: str, sizes: list[int]) -> list[tuple[int, ...]]:
+    """The rows and columns (t, h, w) of each tensor of patches, or (N,) where they cannot be known.
+
+    They follow from what the processor says of the image (`image_grid_thw`, or `image_sizes` in pixels where patches
+    keep its aspect), or the patches are a square.
+    """
+    frames = inputs.get(f"{modality}_grid_thw")
+    pixels = inputs.get("image_sizes") if modality == "image" else None
+    grids = []
+    for index, count in enumerate(sizes):
+        grid: tuple[int, ...] = (count,)
+        if frames is not None and len(frames) == len(sizes):
+            t, h, w = frames[index].tolist()
+            merged = math.isqrt(t * h * w // count)
+            grid = (t, h // merged, w // merged)
+        elif pixels is not None and len(pixels) == len(sizes):
+            height, width = (int(x) for x in pixels[index])
+            rows = [r for r in range(1, count + 1) if count % r == 0]
+            best = min(rows, key=lambda r: abs(math.log(r * r * width / (count * height))))
+            if abs(best - math.sqrt(count * height / width)) < 1:
+                grid = (1, best, count // best)
+        elif math.isqrt(count) ** 2 == count:
+            grid = (1, math.isqrt(count), math.isqrt(count))
+        grids.append(grid if math.prod(grid) == count else (count,))
+    return grids
 
 
 def compared_features(output: ModelOutput, features: str) -> torch.Tensor:

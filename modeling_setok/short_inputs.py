@@ -9,17 +9,18 @@ from transformers import PreTrainedModel
 
 from .density_peaks import TokenClusters
 from .kept_columns import KeptColumns
-from .patch_features import compared_features, encoded_patches, flat_features, mean_output, placeholder_id
+from .patch_features import compared_features, encoded_patches, flat_features, mean_output, patch_grids, placeholder_id
 from .patch_sets import ConceptMeans, concept_means, sets_of_patches
 
 
 class ShortInputs(NamedTuple):
-    """`inputs`: what the model gets; `columns`: which columns of the full text these are; `means`: by modality, which
-    patches make which token."""
+    """`inputs`: what the model gets; `columns`: which columns of the full text these are; by modality, `means`: which
+    patches make which token, and `grids`: how the patches of each tensor lie, see `patch_grids`."""
 
     inputs: dict[str, Any]
     columns: KeptColumns
     means: dict[str, ConceptMeans]
+    grids: dict[str, list[tuple[int, ...]]]
 
 
 def shortened(
@@ -59,7 +60,7 @@ def shortened(
         _refuse_packed_rows(inputs.get("position_ids"))
         attended = torch.ones_like(ids)
     separators = torch.isin(ids, ids.new_tensor(tile_separators))
-    sizes, means = torch.ones_like(ids), {}
+    sizes, means, grids = torch.ones_like(ids), {}, {}
     for modality, output in outputs.items():
         placeholders = ids == placeholder_id(base.config, modality)
         patches, tensor_sizes = flat_features(output.pooler_output)
@@ -70,6 +71,7 @@ def shortened(
             )
         sets = sets_of_patches(placeholders, separators, tensor_sizes, across_tiles=across_tiles)
         means[modality] = concept_means(compared_features(output, features), sets, cluster)
+        grids[modality] = patch_grids(inputs, modality, tensor_sizes or sets.sizes.tolist())
         outputs[modality] = mean_output(output, means[modality])
         places = placeholders.flatten().nonzero()[:, 0]
         sizes.view(-1)[places] = 0
@@ -79,12 +81,12 @@ def shortened(
     columns = KeptColumns(sizes > 0, attended.bool(), on_the_left=on_the_left)
     kept = {name: x for name, x in inputs.items() if name not in pixels} | {"mm_encoder_outputs": outputs}
     if bool((sizes == 1).all()):
-        return ShortInputs(kept, columns, means)
+        return ShortInputs(kept, columns, means, grids)
     if kept.get("position_ids") is None:
         texts = {name: x for name, x in inputs.items() if name != "input_ids"} | {"attention_mask": attended}
         kept["position_ids"] = positions(ids, texts) if positions else full_positions(base, ids, texts)
     kept["attention_mask"] = sizes * attended
-    return ShortInputs(columns.short_inputs(kept, input_padding=_padding_id(base.config)), columns, means)
+    return ShortInputs(columns.short_inputs(kept, input_padding=_padding_id(base.config)), columns, means, grids)
 
 
 def full_positions(base: PreTrainedModel, ids: torch.LongTensor, inputs: dict[str, Any]) -> torch.LongTensor:
