@@ -21,7 +21,6 @@ class Family(NamedTuple):
     model: PreTrainedModel
     inputs: dict[str, torch.Tensor]
     appended: int = 0
-    token_weight: str = "size"
 
 
 TEXT = {
@@ -115,7 +114,7 @@ def family(
     before: tuple[int, ...] = (),
     after: tuple[int, ...] = (),
     types: str | None = None,
-    **fields,
+    appended: int = 0,
 ) -> Family:
     """The model, and two rows of text around the images.
 
@@ -132,7 +131,7 @@ def family(
     inputs = {"input_ids": ids, "attention_mask": (ids != PADDING).long(), **images}
     if types is not None:
         inputs[types] = (ids == IMAGE).long()
-    return Family(model, inputs, **fields)
+    return Family(model, inputs, appended)
 
 
 def around_pixels(model_type: str, text_config: dict, vision_config: dict, **settings) -> Family:

