@@ -96,13 +96,12 @@ def packed(dim: int) -> dict[str, torch.Tensor]:
 
 
 def model_of(model_type: str, text_config: dict, vision_config: dict | None, **settings) -> PreTrainedModel:
+    """The family's model with a head; settings: of its whole configuration."""
     if vision_config is not None:
         settings["vision_config"] = vision_config
     config = AutoConfig.for_model(model_type, text_config=text_config, **{"image_token_id": IMAGE, **settings})
     model = AutoModelForImageTextToText.from_config(config).eval()
-    for (
-        parameter
-    ) in model.parameters():  # not the small weights of a model before training: all must show in the logits
+    for parameter in model.parameters():  # larger than before training, so that all of them show in the logits
         parameter.data.normal_(std=0.2).add_(float(parameter.ndim == 1))
     return model
 
