@@ -134,7 +134,7 @@ def test_removed_concept_tokens_leave_the_model_as_it_was(family):
     assert torch.equal(logits(family.model, family.inputs), before)
 
 
-@pytest.mark.xfail(reason="where no patch is left out, padding that all rows share is", strict=True)
+@pytest.mark.xfail(reason="states are moved by the padding that all rows share", strict=True)
 def test_as_many_tokens_as_patches_change_nothing_where_all_rows_are_padded():
     family = FAMILIES["llava"]()
     padded = {name: pad(x, (2, 0)) if x.ndim == 2 else x for name, x in family.inputs.items()}
