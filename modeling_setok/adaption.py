@@ -16,45 +16,19 @@ generation does with rows (beams, several sequences, a cache of fixed size), it 
 
 import functools
 import inspect
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 import transformers
 from transformers import PreTrainedModel
 
+from .configuration_adaption import ConceptTokenSettings, check_attention, check_family
 from .density_peaks import TokenClusters, feature_scale, unit_directions
 from .patch_features import compared_features, encoded_patches, flat_features, placeholder_id, repeated_output
 from .patch_sets import ConceptMeans, concept_clusters
 from .short_inputs import ShortInputs, shortened
 from .size_aware_attention import SIZE_AWARE_ATTENTION, key_sizes
-
-
-@dataclass
-class ConceptTokenSettings:
-    """What `add_concept_tokens` was asked for; `config.concept_tokens` holds it as a dictionary.
-
-    The first six are those of `cluster_tokens`, with `num_neighbors` after each image's number of patches and no limit
-    of tokens by default; `scale` is what `calibrate_concept_tokens` measured.
-    """
-
-    num_neighbors: int | None = None
-    criterion: str = "relative"
-    threshold: float | None = None
-    max_tokens: int | None = None
-    fixed_tokens: int | None = None
-    assignment: str = "chain"
-    features: str = "projected"
-    across_tiles: bool = True
-    tile_separators: tuple[int, ...] = ()
-    token_weight: str = "size"
-    scale: float | None = None
-
-    def __post_init__(self):
-        self.tile_separators = tuple(self.tile_separators)
-        for name, allowed in (("features", ("projected", "encoder")), ("token_weight", ("size", "none"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
 
 
 def add_concept_tokens(model: PreTrainedModel, **settings) -> PreTrainedModel:
@@ -79,8 +53,8 @@ def add_concept_tokens(model: PreTrainedModel, **settings) -> PreTrainedModel:
     if isinstance(model, ConceptTokensModel):
         raise ValueError("The model has concept tokens already: call remove_concept_tokens first to change settings.")
     settings = ConceptTokenSettings(**settings)
-    _check_family(model)
-    _check_attention(model, settings)
+    check_family(model)
+    check_attention(model, settings)
     model.config.concept_tokens = asdict(settings)
     _change_class(model, _with_concept_tokens(type(model)))
     _install(model)
@@ -185,6 +159,7 @@ class ConceptTokensModel:
         super().__init__(config, *args, **kwargs)
         _install(self)
 
+    @torch.no_grad()
     def generate(self, inputs: torch.Tensor | None = None, generation_config=None, **kwargs):
         if inputs is not None:
             kwargs["input_ids"] = inputs
@@ -215,6 +190,10 @@ class ConceptTokensModel:
             inputs = super().prepare_inputs_for_generation(
                 input_ids, *args, attention_mask=(attention_mask > 0).long(), **kwargs
             )
+        positions = kwargs.get("position_ids")
+        if positions is not None and inputs.get("position_ids") is None and bool((attention_mask > 1).any()):
+            # Families that count positions anew (exaone4_5) would count those of the short text
+            inputs["position_ids"] = positions[..., -inputs["input_ids"].shape[1] :]
         mask = inputs.get("attention_mask")
         if isinstance(mask, torch.Tensor) and mask.ndim == 2:
             inputs["attention_mask"] = attention_mask
@@ -278,36 +257,6 @@ def _change_class(module: torch.nn.Module, cls: type) -> None:
     module.__class__ = cls
     if hasattr(module, "_hf_hook"):  # of accelerate, which keeps the forward that it calls
         module._old_forward = cls.forward.__get__(module)
-
-
-def _check_family(model: PreTrainedModel) -> None:
-    name, base = type(model).__name__, model.base_model
-    reason = None
-    if not isinstance(model, PreTrainedModel) or base is model:
-        reason = "it is no model with a head around a base model, such as LlavaForConditionalGeneration"
-    elif model.config.is_encoder_decoder:
-        reason = "its text is decoded against an encoder's, not beside its patches"
-    elif not hasattr(base, "get_image_features"):
-        reason = "its base model has no get_image_features"
-    elif "mm_encoder_outputs" not in inspect.signature(base.forward).parameters:
-        reason = "its base model takes no mm_encoder_outputs, so that its patches cannot be replaced"
-    elif type(model.get_decoder()) is type(base):
-        reason = "its language model is not a module of its own"
-    if reason:
-        raise ValueError(f"{name} cannot have concept tokens: {reason}.")
-    placeholder_id(model.config, "image")
-
-
-def _check_attention(model: PreTrainedModel, settings: ConceptTokenSettings) -> None:
-    decoder = model.get_decoder()
-    attention = decoder.config._attn_implementation
-    if settings.token_weight == "none" or (attention in ("sdpa", "eager") and decoder._supports_sdpa):
-        return
-    raise ValueError(
-        f"The language model {type(decoder).__name__} with attn_implementation={attention!r} cannot add the weight of "
-        'a token to its attention. Load it with attn_implementation="sdpa" where it has that, or use '
-        'token_weight="none", which needs training.'
-    )
 
 
 def _mask_of_padding(ids: torch.LongTensor, generation_config) -> torch.LongTensor:

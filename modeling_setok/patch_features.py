@@ -40,6 +40,8 @@ def encoded_patches(base: PreTrainedModel, inputs: dict[str, Any]) -> tuple[dict
             if given.get(modality) is not None:
                 raise ValueError(f"Give the {modality}s as pixels or as mm_encoder_outputs, not as both.")
             outputs[modality] = encode(**{name: inputs[name] for name in names}, return_dict=True)
+            if getattr(outputs[modality], "pooler_output", None) is None:
+                raise ValueError(f"{type(base).__name__} gives no pooler_output of its {modality}s.")
             pixels.update(name for name in names if name in PIXELS)
     return outputs, pixels
 

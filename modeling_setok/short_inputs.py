@@ -80,8 +80,9 @@ def shortened(
         on_the_left = bool((attended[:, 0] == 0).any())
     columns = KeptColumns(sizes > 0, attended.bool(), on_the_left=on_the_left)
     kept = {name: x for name, x in inputs.items() if name not in pixels} | {"mm_encoder_outputs": outputs}
-    if bool((sizes == 1).all()):
-        return ShortInputs(kept, columns, means, grids)
+    if bool((sizes == 1).all()):  # padding keeps its own states too
+        everything = torch.ones_like(sizes, dtype=torch.bool)
+        return ShortInputs(kept, KeptColumns(everything, everything, on_the_left=on_the_left), means, grids)
     if kept.get("position_ids") is None:
         texts = {name: x for name, x in inputs.items() if name != "input_ids"} | {"attention_mask": attended}
         kept["position_ids"] = positions(ids, texts) if positions else full_positions(base, ids, texts)

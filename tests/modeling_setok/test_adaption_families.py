@@ -16,24 +16,6 @@ from tests.modeling_setok.adaption_families import FAMILIES, NO_TEXT, Family
 
 NUM_NEW, NUM_CONCEPTS = 4, 3
 
-DROPS_POSITIONS = "its generation gives its forward no position_ids, so that new tokens are counted from the short text"
-GRADIENTS = "its vision model computes other last bits with gradients, which generate does not switch off for it"
-PADDING = "states of padding are replaced, and those of this family differ from each other"
-
-# What families do not hold yet, and why
-NOT_YET = {
-    "test_as_many_tokens_as_patches_change_nothing": {
-        "deepseek_ocr2": GRADIENTS,
-        "deepseek_vl_hybrid": GRADIENTS,
-        "paligemma": PADDING,
-        "unlimited_ocr": GRADIENTS,
-    },
-    "test_generation_sees_what_the_forward_sees": {
-        "exaone4_5": DROPS_POSITIONS,
-        "hyperclovax_vision_v2": DROPS_POSITIONS,
-    },
-}
-
 NO_BASE = "it is no model with a head around a base model"
 NO_FEATURES = "its base model has no get_image_features"
 REFUSED = {
@@ -59,11 +41,8 @@ def template(request) -> Family:
 
 
 @pytest.fixture
-def family(template, request) -> Family:
+def family(template) -> Family:
     """A family whose model the test may change."""
-    name, test = request.node.callspec.params["template"], request.node.originalname
-    if name in NOT_YET.get(test, ()):
-        request.applymarker(pytest.mark.xfail(reason=NOT_YET[test][name], strict=True))
     return template._replace(model=copy.deepcopy(template.model))
 
 
@@ -112,7 +91,7 @@ def test_generation_sees_what_the_forward_sees(family):
     prompts = family.inputs["input_ids"]
     assert torch.equal(output.sequences[:, : prompts.shape[1]], prompts)
     forced = logits(family.model, with_generated(family, output.sequences))[:, -NUM_NEW - 1 : -1]
-    means = family.model.base_model.last_means["image"]
+    means = family.model.base_model.last_seen["image"][0]
     assert means.num_tokens.tolist() == [NUM_CONCEPTS, NUM_CONCEPTS] and (means.sets.sizes > NUM_CONCEPTS).all()
     torch.testing.assert_close(torch.stack(output.logits, dim=1), forced, rtol=1e-4, atol=1e-4)
 
@@ -134,7 +113,6 @@ def test_removed_concept_tokens_leave_the_model_as_it_was(family):
     assert torch.equal(logits(family.model, family.inputs), before)
 
 
-@pytest.mark.xfail(reason="states are moved by the padding that all rows share", strict=True)
 def test_as_many_tokens_as_patches_change_nothing_where_all_rows_are_padded():
     family = FAMILIES["llava"]()
     padded = {name: pad(x, (2, 0)) if x.ndim == 2 else x for name, x in family.inputs.items()}
