@@ -57,7 +57,7 @@ def cluster_tokens(
     patch_mask: torch.Tensor | None = None,
     assignment: str = "chain",
     max_tokens: int | None = 64,
-    fixed_tokens: int | None = None,
+    fixed_tokens: int | torch.LongTensor | None = None,
     token_order: str = "score",
 ) -> TokenClusters:
     """Partitions the patches of each image around its density peaks.
@@ -73,8 +73,8 @@ def cluster_tokens(
         patch_mask: (B, N) bool, False on padding. Patches with NaN or inf are treated as padding.
         assignment: `"chain"`: a patch follows its parents to a seed. `"nearest"`: it goes to the nearest seed.
         max_tokens: at most this many seeds, the best scores, are kept; `None`: all.
-        fixed_tokens: if given, the number of seeds in place of criterion and max_tokens (the ablation of Table 5; fewer
-            where an image has fewer patches).
+        fixed_tokens: if given, the number of seeds in place of criterion and max_tokens, or one for each image (B,)
+            (the ablation of Table 5; fewer where an image has fewer patches).
         token_order: `"score"`: by descending seed score, the paper's order of selection. `"raster"`: by patch index.
 
     Raises:
@@ -99,7 +99,7 @@ def cluster_tokens(
             scores,
             candidates=valid if fixed_tokens is not None else valid & (scores > threshold),
             densest=densest,
-            limit=min(fixed_tokens or max_tokens or valid.shape[1], valid.shape[1]),
+            limit=fixed_tokens if fixed_tokens is not None else max_tokens or valid.shape[1],
             token_order=token_order,
         )
         cluster_ids = _assign(centers, distances, parent, assignment).masked_fill(~valid, -1)
@@ -233,14 +233,19 @@ def _separation(
 
 
 def _select_seeds(
-    scores: torch.Tensor, *, candidates: torch.Tensor, densest: torch.Tensor, limit: int, token_order: str
+    scores: torch.Tensor,
+    *,
+    candidates: torch.Tensor,
+    densest: torch.Tensor,
+    limit: int | torch.LongTensor,
+    token_order: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Keeps the `limit` best candidates, the densest patch always among them; returns centers (B, C), counts (B,)."""
     # The densest patch is where every chain ends, so it stays a seed whatever its score
     key = scores.masked_fill(~candidates, -torch.inf).masked_fill(densest, torch.inf)
     key, chosen = key.sort(dim=-1, descending=True, stable=True)
-    key, chosen = key[:, :limit], chosen[:, :limit]
-    kept = key > -torch.inf
+    place = torch.arange(key.shape[1], device=key.device)
+    kept = (key > -torch.inf) & (place < torch.as_tensor(limit, device=key.device).reshape(-1, 1))
     num_tokens = kept.sum(-1)
     if not bool((num_tokens > 0).all()):
         empty = (num_tokens == 0).nonzero().flatten().tolist()
@@ -304,6 +309,7 @@ def _check_arguments(
         if value not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
     fewest = int(num_neighbors.min()) if isinstance(num_neighbors, torch.Tensor) else num_neighbors
-    for name, value in (("num_neighbors", fewest), ("max_tokens", max_tokens), ("fixed_tokens", fixed_tokens)):
+    fixed = int(fixed_tokens.min()) if isinstance(fixed_tokens, torch.Tensor) else fixed_tokens
+    for name, value in (("num_neighbors", fewest), ("max_tokens", max_tokens), ("fixed_tokens", fixed)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")

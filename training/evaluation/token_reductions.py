@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from modeling_setok.density_peaks import DistanceRows, TokenClusters, unit_directions
-from modeling_setok.patch_sets import PatchSets, concept_means
+from modeling_setok.patch_sets import concept_clusters
 from training.evaluation.k_means import group_means, nearest_to_means
 
 MOST_ASPECT = 2  # of the cells of a grid, where fewer than that can be had
@@ -46,18 +46,11 @@ def concept_tokens(
 ) -> TokenClusters:
     """Density peaks as they make concept tokens; the patches of the best scores are seeds, and stand for them.
 
-    num_neighbors, settings: see `concept_means` and `cluster_tokens`.
+    num_neighbors, settings: see `concept_clusters` and `cluster_tokens`.
     """
     x, counts, valid = _checked(features, counts, patch_mask)
-    stands_for = torch.full_like(valid, -1, dtype=torch.long)
-    for count in counts.unique().tolist():  # cluster_tokens takes one number for all of its images
-        chosen = valid & (counts == count)[:, None]
-        sizes = chosen.sum(-1)[counts == count]
-        images = torch.arange(len(sizes), device=x.device).repeat_interleave(sizes)
-        sets = PatchSets(images, _places(chosen)[chosen], sizes)
-        means = concept_means(x[chosen], sets, num_neighbors=num_neighbors, fixed_tokens=count, **settings)
-        stands_for[chosen] = chosen.nonzero()[means.seeds[means.token_ids], 1]
-    return _clusters(stands_for)
+    clusters = concept_clusters(x, valid, num_neighbors=num_neighbors, fixed_tokens=counts, **settings)
+    return clusters._replace(scores=torch.zeros_like(clusters.scores))
 
 
 @_in_float32
