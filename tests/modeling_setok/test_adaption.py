@@ -12,22 +12,21 @@ from transformers import LlavaForConditionalGeneration, TextStreamer
 
 from modeling_setok.adaption import add_concept_tokens, calibrate_concept_tokens, remove_concept_tokens
 from modeling_setok.density_peaks import cluster_tokens
+from training.evaluation.tiny_llava import tiny_llava
 
-IMAGE, PAD = 100, 0
+PAD, IMAGE = 0, 4
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def model(tiny_llava) -> LlavaForConditionalGeneration:
-    tiny_llava.config.image_token_id = IMAGE
-    tiny_llava.generation_config.suppress_tokens = [IMAGE]
-    return tiny_llava
+def model() -> LlavaForConditionalGeneration:
+    return tiny_llava()[0]
 
 
 def pictures(count: int, seed: int = 0) -> torch.Tensor:
-    """(count, 3, 32, 32): patches of some colours each."""
+    """(count, 3, 112, 112): patches of some colours each."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(count, 3, 4, 4, generator=generator).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    return torch.rand(count, 3, 4, 4, generator=generator).repeat_interleave(28, 2).repeat_interleave(28, 3)
 
 
 def texts(*rows: list[int], side: str = "left") -> dict[str, torch.Tensor]:

@@ -2,25 +2,26 @@
 
 import pytest
 import torch
+from transformers import LlavaForConditionalGeneration
 
 from modeling_setok.adaption import add_concept_tokens
 from modeling_setok.adaption_masks import attribution, concept_maps, concept_masks
 from modeling_setok.patch_features import patch_grids
+from training.evaluation.tiny_llava import tiny_llava
 
-IMAGE = 100
+IMAGE = 4
 
 
 @pytest.fixture
-def model(tiny_llava):
-    tiny_llava.config.image_token_id = IMAGE
-    return add_concept_tokens(tiny_llava, threshold=0.4)
+def model() -> LlavaForConditionalGeneration:
+    return add_concept_tokens(tiny_llava()[0], threshold=0.4)
 
 
 @pytest.fixture
 def inputs() -> dict[str, torch.Tensor]:
     pixels = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([[5] + [IMAGE] * 64 + [6] + [IMAGE] * 64 + [7]])
-    return {"input_ids": ids, "pixel_values": pixels.repeat_interleave(8, 2).repeat_interleave(8, 3)}
+    return {"input_ids": ids, "pixel_values": pixels.repeat_interleave(28, 2).repeat_interleave(28, 3)}
 
 
 def test_masks_part_the_patches(model, inputs):

@@ -5,51 +5,32 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    AutoModelForImageTextToText,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-    pipeline,
-)
-from transformers.models.clip import CLIPImageProcessorPil
+from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration, LlavaProcessor, pipeline
 from trl import SFTConfig, SFTTrainer
 
 from modeling_setok.adaption import add_concept_tokens, remove_concept_tokens
+from training.evaluation.tiny_llava import tiny_llava
 
-WORDS = "<pad> <s> </s> <image> <unk> user assistant : what colour is it red green blue".split()
-TEMPLATE = (
-    "{% for message in messages %}{{ message.role }} : {% for part in message.content %}"
-    "{% if part.type == 'image' %}<image> {% else %}{{ part.text }} {% endif %}{% endfor %}"
-    "{% if message.role == 'assistant' %}</s> {% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}assistant : {% endif %}"
-)
+PROMPT = "user : <image> What colour is it ? assistant : "
 
 
 @pytest.fixture
-def processor() -> LlavaProcessor:
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
-        additional_special_tokens=["<image>"],
-    )  # fmt: skip
-    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    return LlavaProcessor(
-        images, tokenizer, patch_size=4, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-        image_token="<image>", chat_template=TEMPLATE,
-    )  # fmt: skip
+def tiny():
+    return tiny_llava()
 
 
 @pytest.fixture
-def model(tiny_llava):
-    tiny_llava.config.image_token_id = WORDS.index("<image>")
-    tiny_llava.generation_config.suppress_tokens = [WORDS.index("<image>")]
-    return tiny_llava
+def model(tiny) -> LlavaForConditionalGeneration:
+    return tiny[0]
+
+
+@pytest.fixture
+def processor(tiny) -> LlavaProcessor:
+    return tiny[1]
 
 
 def conversation(colour: str, answered: bool = True) -> dict:
-    question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what colour is it"}]}
+    question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What colour is it ?"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": colour}]}
     return {"images": [Image.new("RGB", (40, 40), colour)], "messages": [question] + [answer] * answered}
 
@@ -61,7 +42,7 @@ def test_a_pipeline_answers(model, processor):
     messages = [dict(row["messages"][0])]
     messages[0]["content"] = [{"type": "image", "image": row["images"][0]}, messages[0]["content"][1]]
     (output,) = answer(text=messages, max_new_tokens=4, return_full_text=False)
-    inputs = processor(images=row["images"], text="user : <image> what colour is it assistant : ", return_tensors="pt")
+    inputs = processor(images=row["images"], text=PROMPT, return_tensors="pt")
     ids = model.generate(**inputs, max_new_tokens=4)[0, inputs["input_ids"].shape[1] :]
     assert output["generated_text"].strip() == processor.decode(ids, skip_special_tokens=True).strip()
 
@@ -84,9 +65,7 @@ def test_trl_with_lora_learns_and_keeps_the_settings(model, processor, tmp_path)
     merged.save_pretrained(tmp_path / "merged")
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", trust_remote_code=True)
     assert loaded.config.concept_tokens["threshold"] == 0.4
-    inputs = processor(
-        images=rows[0]["images"], text="user : <image> what colour is it assistant : ", return_tensors="pt"
-    )
+    inputs = processor(images=rows[0]["images"], text=PROMPT, return_tensors="pt")
     with torch.no_grad():
         torch.testing.assert_close(loaded(**inputs).logits, merged(**inputs).logits)
 
@@ -99,9 +78,7 @@ def test_a_model_that_was_dispatched_has_them_too(model, processor, tmp_path):
         tmp_path, device_map=places | {"model.language_model": "disk"}, offload_folder=tmp_path / "offload"
     )
     assert hasattr(dispatched, "_hf_hook")
-    inputs = processor(
-        images=[Image.new("RGB", (40, 40), "red")], text="user : <image> what assistant : ", return_tensors="pt"
-    )
+    inputs = processor(images=[Image.new("RGB", (40, 40), "red")], text=PROMPT, return_tensors="pt")
     with torch.no_grad():
         bare = model(**inputs).logits
         expected = add_concept_tokens(model)(**inputs).logits
@@ -111,9 +88,7 @@ def test_a_model_that_was_dispatched_has_them_too(model, processor, tmp_path):
 
 def test_half_precision_goes_on_in_half_precision(model, processor):
     model = model.bfloat16()
-    inputs = processor(
-        images=[Image.new("RGB", (40, 40), "red")], text="user : <image> what assistant : ", return_tensors="pt"
-    ).to(torch.bfloat16)
+    inputs = processor(images=[Image.new("RGB", (40, 40), "red")], text=PROMPT, return_tensors="pt").to(torch.bfloat16)
     with torch.no_grad():
         bare = model(**inputs).logits
         assert torch.equal(add_concept_tokens(model, fixed_tokens=64)(**inputs).logits, bare)
