@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlavaForConditionalGeneration, TextStreamer
+from transformers import LlamaForCausalLM, LlavaForConditionalGeneration, TextStreamer
 
 from modeling_setok.adaption import add_concept_tokens, calibrate_concept_tokens, remove_concept_tokens
 from modeling_setok.density_peaks import cluster_tokens
@@ -137,11 +137,18 @@ def test_beams_keep_their_images(model):
         assert torch.equal(model.generate(**alone, **options), both[2 * row : 2 * row + 2])
 
 
-def test_assisted_generation_is_greedy_generation(model):
-    add_concept_tokens(model)
+@pytest.mark.parametrize("assistant", ["prompt lookup", "a model of text", "the model with all patches"])
+def test_assisted_generation_is_greedy_generation(model, assistant):
+    add_concept_tokens(model, threshold=0.4)
     inputs = {name: x[:1] for name, x in two_rows().items()}
     greedy = model.generate(**inputs, **GREEDY)
-    assert torch.equal(model.generate(**inputs, **GREEDY, prompt_lookup_num_tokens=2), greedy)
+    if assistant == "prompt lookup":
+        options = {"prompt_lookup_num_tokens": 2}
+    elif assistant == "a model of text":
+        options = {"assistant_model": LlamaForCausalLM(model.config.text_config).eval()}
+    else:
+        options = {"assistant_model": tiny_llava()[0]}
+    assert torch.equal(model.generate(**inputs, **GREEDY, **options), greedy)
 
 
 def test_limits_of_length_count_the_whole_prompt(model):

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from modeling_setok.adaption import add_concept_tokens, remove_concept_tokens
+from modeling_setok.adaption_masks import concept_maps
 from tests.modeling_setok.adaption_families import FAMILIES, NO_TEXT, Family
 
 NUM_NEW, NUM_CONCEPTS = 4, 3
@@ -121,6 +122,40 @@ def test_as_many_tokens_as_patches_change_nothing_where_all_rows_are_padded():
     add_concept_tokens(family.model, fixed_tokens=999)
     assert torch.equal(logits(family.model, padded), before)
     assert torch.equal(generated(family).sequences, output_before.sequences)
+
+
+def test_frames_of_a_video_share_tokens():
+    """Each picture of Qwen2.5-VL twice over, as the two frames of a video."""
+    family = FAMILIES["qwen2_5_vl"]()
+    images, videos = family.model.config.image_token_id, family.model.config.video_token_id
+    grids = family.inputs["image_grid_thw"]
+    rows = []
+    for row, attended in zip(family.inputs["input_ids"], family.inputs["attention_mask"], strict=True):
+        row = row[attended.bool()]
+        (patches,) = (row == images).nonzero(as_tuple=True)
+        rows.append(torch.cat([row[: patches[0]], row.new_full((2 * len(patches),), videos), row[patches[-1] + 1 :]]))
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
+    frames = family.inputs["pixel_values"].split(grids.prod(1).tolist())
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": (ids != 0).long(),
+        "pixel_values_videos": torch.cat([x for picture in frames for x in (picture, picture)]),
+        "video_grid_thw": grids * torch.tensor([2, 1, 1]),
+        "mm_token_type_ids": (ids == videos).long() * 2,
+    }
+    assert (ids != 0).sum(1).tolist() == [len(row) for row in rows]  # 0 is padding alone
+    family = family._replace(inputs=inputs)
+    before = logits(family.model, inputs)
+    add_concept_tokens(family.model, fixed_tokens=999)
+    assert torch.equal(logits(family.model, inputs), before)
+    remove_concept_tokens(family.model)
+    add_concept_tokens(family.model, fixed_tokens=NUM_CONCEPTS)
+    output = generated(family)
+    forced = logits(family.model, with_generated(family, output.sequences))[:, -NUM_NEW - 1 : -1]
+    torch.testing.assert_close(torch.stack(output.logits, dim=1), forced, rtol=1e-4, atol=1e-4)
+    maps = concept_maps(family.model, "video")
+    assert [ids.shape for (ids,) in maps] == [(2, h // 2, w // 2) for _, h, w in grids.tolist()]
+    assert all(ids.unique().tolist() == list(range(NUM_CONCEPTS)) for (ids,) in maps)
 
 
 @pytest.mark.parametrize("model_type", REFUSED)
