@@ -80,8 +80,7 @@ class ConceptTokensBaseModel:
     last_seen: dict[str, tuple[ConceptMeans, list[tuple[int, ...]]]] = {}  # by modality, see concept_maps
 
     def forward(self, *args, **kwargs):
-        inputs = inspect.signature(super().forward).bind(*args, **kwargs).arguments
-        inputs |= inputs.pop("kwargs", {})
+        inputs = kwargs | dict(zip(inspect.signature(super().forward).parameters, args, strict=False))
         if getattr(inputs.get("past_key_values"), "has_concept_tokens", False) and inputs.get("position_ids") is None:
             raise ValueError("Go on with generate(): a cache with concept tokens is shorter than the text it holds.")
         short = self.shorten(inputs)
@@ -144,8 +143,9 @@ class ConceptTokensBaseModel:
             outputs = super().forward(**inputs)
         if not known.were_used:
             raise ValueError(
-                f"The language model of {type(self).__name__} makes its attention mask itself, so that tokens cannot "
-                'be weighed by their size. Use add_concept_tokens(..., token_weight="none").'
+                f"The language model of {type(self).__name__} makes its attention mask itself, or its attention was "
+                "set anew, so that tokens are not weighed by their size. Set no attention after add_concept_tokens, "
+                'or add them with token_weight="none".'
             )
         return outputs
 
@@ -157,6 +157,7 @@ class ConceptTokensModel:
 
     def __init__(self, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)
+        check_attention(self, ConceptTokenSettings(**config.concept_tokens))
         _install(self)
 
     @torch.no_grad()

@@ -283,6 +283,10 @@ def test_what_is_not_served_is_refused(model):
     with pytest.raises(ValueError, match="already"):
         add_concept_tokens(model)
     inputs = two_rows()
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(ValueError, match="Set no attention after add_concept_tokens"):
+        model(**inputs)
+    model = add_concept_tokens(tiny_llava()[0])
     embeds = model.get_input_embeddings()(inputs["input_ids"])
     with pytest.raises(ValueError, match="needs input_ids"):
         model(inputs_embeds=embeds, pixel_values=inputs["pixel_values"])
