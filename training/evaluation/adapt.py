@@ -123,7 +123,9 @@ def measured(
             seconds.append(time.perf_counter() - start)
         tokens = cache.get_seq_length() - int((one["input_ids"] != model.config.image_token_id).sum())
         if hasattr(model.base_model, "last_seen"):
-            everything = batch_of(tokenizer, asked, [(scene, 0) for scene in range(64)], answered=False)
+            everything = batch_of(
+                tokenizer, asked, [(scene, 0) for scene in range(len(asked.turns))][:64], answered=False
+            )
             model(**everything, logits_to_keep=1)
             tokens = model.base_model.last_seen["image"][0].num_tokens.float().mean().item()
     kib = sum(x.keys.nbytes + x.values.nbytes for x in cache.layers) / 1024
