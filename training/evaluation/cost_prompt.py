@@ -4,7 +4,7 @@
     python -m training.evaluation.cost_prompt --device cuda
 
 Weights are random, and the patches are planted in 16 regions (`cost.py`). What is timed is the model without its vision
-tower: connector, clustering, and the language model's first step. The prompt holds the image and 20 words.
+tower: connector, clustering, and the language model's first step. The prompt holds the image and some words.
 """
 
 import statistics
@@ -18,7 +18,7 @@ from modeling_setok.adaption import add_concept_tokens, remove_concept_tokens
 from training.evaluation.cost import planted_patches
 from training.evaluation.small_llava import FeaturesAsPixels
 
-WIDTH, NUM_WORDS, IMAGE = 1152, 20, 4  # of SigLIP's patches; of the text; the placeholder's id
+WIDTH, IMAGE = 1152, 4  # of SigLIP's patches; the placeholder's id
 SMOL_LM2_135M = {
     "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
     "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
@@ -30,6 +30,7 @@ class Arguments:
     grids: list[int] = field(default_factory=lambda: [24, 27], metadata={"help": "rows and columns of patches"})
     batch_sizes: list[int] = field(default_factory=lambda: [1, 4], metadata={"help": "images per prompt"})
     tokens: int = field(default=25, metadata={"help": "concept tokens of an image"})
+    words: int = field(default=20, metadata={"help": "tokens of the text after it"})
     repeats: int = field(default=3, metadata={"help": "timed rounds; the median counts"})
     device: str = field(default="cpu", metadata={"help": "where to run, as PyTorch names it"})
 
@@ -53,7 +54,7 @@ def main() -> None:
     for grid in args.grids:
         for batch in args.batch_sizes:
             patches = planted_patches(batch, grid, WIDTH, torch.device(args.device))
-            words = torch.randint(5, 1000, (batch, NUM_WORDS), device=args.device)
+            words = torch.randint(5, 1000, (batch, args.words), device=args.device)
             inputs = {
                 "input_ids": torch.cat([words.new_full((batch, grid**2), IMAGE), words], dim=1),
                 "pixel_values": patches,
