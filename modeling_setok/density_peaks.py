@@ -50,14 +50,14 @@ class TokenClusters(NamedTuple):
 def cluster_tokens(
     patch_embeddings: torch.Tensor,
     *,
-    num_neighbors: int = 6,
+    num_neighbors: int | torch.LongTensor = 6,
     criterion: str = "relative",
     threshold: float | None = None,
     scale: float | torch.Tensor | None = None,
     patch_mask: torch.Tensor | None = None,
     assignment: str = "chain",
-    max_tokens: int = 64,
-    fixed_tokens: int | None = None,
+    max_tokens: int | None = 64,
+    fixed_tokens: int | torch.LongTensor | None = None,
     token_order: str = "score",
 ) -> TokenClusters:
     """Partitions the patches of each image around its density peaks.
@@ -65,16 +65,16 @@ def cluster_tokens(
     Args:
         patch_embeddings: (B, N, Dv), any float dtype; distances are computed in float32.
         num_neighbors: K of Eq. 1. The size in patches of the smallest object that may get a token of its own; about
-            6 * N / 729, at least 4.
+            6 * N / 729, at least 4. A number, or one for each image (B,).
         criterion: `"relative"`: a seed's score sqrt(delta2 / (r2 + S/4)) exceeds 1. `"product"` (the paper's rho *
             delta): exp(-r2/S) * sqrt(delta2/S) exceeds 0.5. The densest patch is always a seed.
         threshold: takes the place of the criterion's own 1 or 0.5.
         scale: S, a number or a tensor that broadcasts to (B,); `None` or 0 means each image's own.
         patch_mask: (B, N) bool, False on padding. Patches with NaN or inf are treated as padding.
         assignment: `"chain"`: a patch follows its parents to a seed. `"nearest"`: it goes to the nearest seed.
-        max_tokens: at most this many seeds, the best scores, are kept.
-        fixed_tokens: if given, the number of seeds in place of criterion and max_tokens (the ablation of Table 5; fewer
-            where an image has fewer patches).
+        max_tokens: at most this many seeds, the best scores, are kept; `None`: all.
+        fixed_tokens: if given, the number of seeds in place of criterion and max_tokens, or one for each image (B,)
+            (the ablation of Table 5; fewer where an image has fewer patches).
         token_order: `"score"`: by descending seed score, the paper's order of selection. `"raster"`: by the patch index
             of the seed. `"top_down"`: the token with most patches first, as a rule the ground, then by the mean place
             of their patches in reading order; it changes least where a picture changes a little.
@@ -101,7 +101,7 @@ def cluster_tokens(
             scores,
             candidates=valid if fixed_tokens is not None else valid & (scores > threshold),
             densest=densest,
-            limit=min(fixed_tokens or max_tokens, valid.shape[1]),
+            limit=fixed_tokens if fixed_tokens is not None else max_tokens or valid.shape[1],
             token_order=token_order,
         )
         cluster_ids = _assign(centers, distances, parent, assignment).masked_fill(~valid, -1)
@@ -198,17 +198,20 @@ class DistanceRows:
 
 
 def _density(
-    distances: DistanceRows, valid: torch.BoolTensor, num_neighbors: int
+    distances: DistanceRows, valid: torch.BoolTensor, num_neighbors: int | torch.LongTensor
 ) -> tuple[torch.Tensor, torch.LongTensor]:
     """r2 (B, N), the mean D2 to the K nearest other patches, and the rank (B, N) of each patch by it, 0 the densest."""
     batch, num_patches = valid.shape
     indices = torch.arange(num_patches, device=valid.device)
+    of_each = isinstance(num_neighbors, torch.Tensor)
+    most = max(min(int(num_neighbors.max()) if of_each else num_neighbors, num_patches - 1), 1)
+    counted = torch.arange(most, device=valid.device) < (num_neighbors[:, None, None] if of_each else num_neighbors)
 
     def mean_of_nearest(rows: torch.Tensor, own: torch.LongTensor) -> tuple[torch.Tensor]:
         others = valid[:, None, :] & (own[:, None] != indices)
         nearest = rows.masked_fill(~others, torch.inf)
-        nearest = nearest.topk(min(num_neighbors, max(num_patches - 1, 1)), largest=False).values
-        found = nearest.isfinite()
+        nearest = nearest.topk(most, largest=False).values
+        found = nearest.isfinite() & counted
         return (nearest.masked_fill(~found, 0).sum(-1) / found.sum(-1).clamp(min=1),)
 
     (spread,) = distances.for_rows(mean_of_nearest)
@@ -234,14 +237,19 @@ def _separation(
 
 
 def _select_seeds(
-    scores: torch.Tensor, *, candidates: torch.Tensor, densest: torch.Tensor, limit: int, token_order: str
+    scores: torch.Tensor,
+    *,
+    candidates: torch.Tensor,
+    densest: torch.Tensor,
+    limit: int | torch.LongTensor,
+    token_order: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Keeps the `limit` best candidates, the densest patch always among them; returns centers (B, C), counts (B,)."""
     # The densest patch is where every chain ends, so it stays a seed whatever its score
     key = scores.masked_fill(~candidates, -torch.inf).masked_fill(densest, torch.inf)
     key, chosen = key.sort(dim=-1, descending=True, stable=True)
-    key, chosen = key[:, :limit], chosen[:, :limit]
-    kept = key > -torch.inf
+    place = torch.arange(key.shape[1], device=key.device)
+    kept = (key > -torch.inf) & (place < torch.as_tensor(limit, device=key.device).reshape(-1, 1))
     num_tokens = kept.sum(-1)
     if not bool((num_tokens > 0).all()):
         empty = (num_tokens == 0).nonzero().flatten().tolist()
@@ -297,10 +305,10 @@ def _from_top_to_bottom(
 def _check_arguments(
     patch_embeddings: torch.Tensor,
     patch_mask: torch.Tensor | None,
-    num_neighbors: int,
+    num_neighbors: int | torch.LongTensor,
     criterion: str,
     assignment: str,
-    max_tokens: int,
+    max_tokens: int | None,
     fixed_tokens: int | None,
     token_order: str,
 ) -> None:
@@ -320,6 +328,8 @@ def _check_arguments(
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
-    for name, value in (("num_neighbors", num_neighbors), ("max_tokens", max_tokens), ("fixed_tokens", fixed_tokens)):
+    fewest = int(num_neighbors.min()) if isinstance(num_neighbors, torch.Tensor) else num_neighbors
+    fixed = int(fixed_tokens.min()) if isinstance(fixed_tokens, torch.Tensor) else fixed_tokens
+    for name, value in (("num_neighbors", fewest), ("max_tokens", max_tokens), ("fixed_tokens", fixed)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
