@@ -13,11 +13,11 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from tqdm.contrib.logging import logging_redirect_tqdm
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from training.loading import refuse_damaged_weights, refuse_other_weights
+from training.loading import load_whole, refuse_damaged_weights, refuse_other_weights
 from training.run_summary import RunSummary
 
 logger = logging.getLogger(__name__)
@@ -210,8 +210,12 @@ class ResumingTrainerMixin:
                 found = set(file.keys())
             expected = set(get_peft_model_state_dict(model))
             refuse_other_weights(str(adapter), "adapter of this run", expected - found, found - expected)
+        in_parts = self.is_fsdp_enabled or self.is_deepspeed_enabled
         with told_of(resume_from_checkpoint, "its weights do not fit the model"):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if in_parts or not isinstance(model, PreTrainedModel):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            else:  # encoders such as DINOv2 are written by the names they once had, which from_pretrained alone knows
+                model.load_state_dict(load_whole(type(model).from_pretrained, resume_from_checkpoint).state_dict())
 
     def _issue_warnings_after_load(self, load_result) -> None:
         tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())

@@ -12,10 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
 from transformers import TrainingArguments
 
+from tests.script_testing import write_recipe
 from tests.training.test_train_setok import tiny_recipe
 from training import finetune_setokim, pretrain_setokim, train_setok
 from training.checkpoints import last_checkpoint, refuse_damaged_files, train_on
@@ -213,6 +215,23 @@ def test_weights_of_another_model_are_told(damaged, setok_folder):
     shutil.copy(setok_folder / "model.safetensors", checkpoint)
     with pytest.raises(ValueError, match="checkpoint-2: its weights do not fit the model"):
         go_on()
+
+
+def test_a_run_goes_on_around_an_encoder_that_is_written_by_other_names(tmp_path):
+    """DINOv2's weights in files have other names than in transformers' model: a run goes on from them exactly."""
+
+    def run(name: str, max_steps: int) -> Path:
+        recipe = yaml.safe_load(tiny_recipe(tmp_path / name).read_text())
+        encoder = {"model_type": "dinov2", "hidden_size": 32, "mlp_ratio": 2, "num_hidden_layers": 1, "image_size": 32}
+        recipe["config"]["vision_config"] = encoder | {"num_attention_heads": 2, "patch_size": 4}
+        recipe |= {"max_steps": max_steps, "lr_scheduler_type": "constant"}
+        train_setok.main([str(write_recipe(tmp_path / name, recipe))])
+        return tmp_path / name / "run" / "model.safetensors"
+
+    run("stopped", max_steps=2)
+    stopped, whole = load_file(run("stopped", max_steps=4)), load_file(run("whole", max_steps=4))
+    assert any("attention.attention.query" in name for name in whole)
+    assert stopped.keys() == whole.keys() and all(torch.equal(stopped[name], whole[name]) for name in whole)
 
 
 def test_an_adapter_of_another_run_is_told(run_stage, tmp_path):
