@@ -80,7 +80,8 @@ class ConceptTokensBaseModel:
     last_seen: dict[str, tuple[ConceptMeans, list[tuple[int, ...]]]] = {}  # by modality, see concept_maps
 
     def forward(self, *args, **kwargs):
-        inputs = kwargs | dict(zip(inspect.signature(super().forward).parameters, args, strict=False))
+        names = inspect.signature(super().forward).parameters if args else ()
+        inputs = kwargs | dict(zip(names, args, strict=False))
         if getattr(inputs.get("past_key_values"), "has_concept_tokens", False) and inputs.get("position_ids") is None:
             raise ValueError("Go on with generate(): a cache with concept tokens is shorter than the text it holds.")
         short = self.shorten(inputs)
@@ -97,34 +98,14 @@ class ConceptTokensBaseModel:
 
     def shorten(self, inputs: dict[str, Any], **options) -> ShortInputs | None:
         """`shortened` with the model's settings; remembers which patches make which token."""
-        settings = self.settings
-        short = shortened(
-            self,
-            inputs,
-            cluster=self.cluster,
-            features=settings.features,
-            across_tiles=settings.across_tiles,
-            tile_separators=settings.tile_separators,
-            **options,
-        )
+        short = shortened(self, inputs, cluster=self.cluster, settings=self.settings, **options)
         if short is not None:
             self.last_seen = {name: (means, short.grids[name]) for name, means in short.means.items()}
         return short
 
     def cluster(self, features: torch.Tensor, patch_mask: torch.BoolTensor) -> TokenClusters:
         """The concepts of images (I, N, D)."""
-        settings = self.settings
-        return concept_clusters(
-            features,
-            patch_mask,
-            num_neighbors=settings.num_neighbors,
-            criterion=settings.criterion,
-            threshold=settings.threshold,
-            scale=settings.scale,
-            assignment=settings.assignment,
-            max_tokens=settings.max_tokens,
-            fixed_tokens=settings.fixed_tokens,
-        )
+        return concept_clusters(features, patch_mask, **self.settings.of_clustering())
 
     @property
     def settings(self) -> ConceptTokenSettings:

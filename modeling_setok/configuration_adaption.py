@@ -2,10 +2,13 @@
 
 import inspect
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from .patch_features import placeholder_id
+
+OF_CLUSTERING = ("num_neighbors", "criterion", "threshold", "max_tokens", "fixed_tokens", "assignment", "scale")
 
 
 @dataclass
@@ -33,6 +36,10 @@ class ConceptTokenSettings:
         for name, allowed in (("features", ("projected", "encoder")), ("token_weight", ("size", "none"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+
+    def of_clustering(self) -> dict[str, Any]:
+        """Those of `concept_clusters`."""
+        return {name: getattr(self, name) for name in OF_CLUSTERING}
 
 
 def check_family(model: PreTrainedModel) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-IGNORED_LABEL = -100
+IGNORED = -100  # the label of a position without a loss
 
 
 class KeptColumns:
@@ -39,7 +39,7 @@ class KeptColumns:
 
     def short_inputs(self, inputs: dict[str, Any], input_padding: int) -> dict[str, Any]:
         """The inputs with every tensor that has an entry for each token (..., B, T) shortened."""
-        padding = {"input_ids": input_padding, "labels": IGNORED_LABEL}
+        padding = {"input_ids": input_padding, "labels": IGNORED}
         per_token = self.keep.shape
         return {
             name: self.short(x, padding.get(name, 0))

@@ -29,6 +29,8 @@ def encoded_patches(base: PreTrainedModel, inputs: dict[str, Any]) -> tuple[dict
     Those that are given as `mm_encoder_outputs` are taken from there; those with concept tokens already are left out.
     """
     given = dict(inputs.get("mm_encoder_outputs") or {})
+    if not given and all(inputs.get(name) is None for name in PIXELS):  # as in each step of generation but the first
+        return {}, set()
     outputs = {name: x for name, x in given.items() if x is not None and not getattr(x, "has_concept_tokens", False)}
     pixels: set[str] = set()
     for modality in MODALITIES:

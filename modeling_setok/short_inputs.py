@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from .configuration_adaption import ConceptTokenSettings
 from .density_peaks import TokenClusters
 from .kept_columns import KeptColumns
 from .patch_features import compared_features, encoded_patches, flat_features, mean_output, patch_grids, placeholder_id
@@ -28,9 +29,7 @@ def shortened(
     inputs: dict[str, Any],
     *,
     cluster: Callable[..., TokenClusters],
-    features: str,
-    across_tiles: bool,
-    tile_separators: tuple[int, ...],
+    settings: ConceptTokenSettings,
     positions: Callable | None = None,
     on_the_left: bool | None = None,
 ) -> ShortInputs | None:
@@ -42,7 +41,7 @@ def shortened(
     Args:
         base: the base model.
         cluster: `(features (I, N, D), patch_mask)` to clusters.
-        features, across_tiles, tile_separators: see `add_concept_tokens`.
+        settings: what is compared, and what is one image.
         positions: `(input_ids, inputs)` to the places in the full text; `None`: `full_positions`.
         on_the_left: where rows that end shorter are padded; `None`: where they are.
     """
@@ -59,7 +58,7 @@ def shortened(
     if attended is None:
         _refuse_packed_rows(inputs.get("position_ids"))
         attended = torch.ones_like(ids)
-    separators = torch.isin(ids, ids.new_tensor(tile_separators))
+    separators = torch.isin(ids, ids.new_tensor(settings.tile_separators))
     sizes, means, grids = torch.ones_like(ids), {}, {}
     for modality, output in outputs.items():
         placeholders = ids == placeholder_id(base.config, modality)
@@ -69,8 +68,8 @@ def shortened(
                 f"{int(placeholders.sum())} placeholders of the text do not fit the {len(patches)} patches of the "
                 f"{modality}s: give input_ids and pixels as one call of the processor made them."
             )
-        sets = sets_of_patches(placeholders, separators, tensor_sizes, across_tiles=across_tiles)
-        means[modality] = concept_means(compared_features(output, features), sets, cluster)
+        sets = sets_of_patches(placeholders, separators, tensor_sizes, across_tiles=settings.across_tiles)
+        means[modality] = concept_means(compared_features(output, settings.features), sets, cluster)
         grids[modality] = patch_grids(inputs, modality, tensor_sizes or sets.sizes.tolist())
         outputs[modality] = mean_output(output, means[modality])
         places = placeholders.flatten().nonzero()[:, 0]
@@ -78,7 +77,6 @@ def shortened(
         sizes.view(-1)[places[means[modality].seeds.to(ids.device)]] = means[modality].sizes.to(ids.device)
     if on_the_left is None:
         on_the_left = bool((attended[:, 0] == 0).any())
-    columns = KeptColumns(sizes > 0, attended.bool(), on_the_left=on_the_left)
     kept = {name: x for name, x in inputs.items() if name not in pixels} | {"mm_encoder_outputs": outputs}
     if bool((sizes == 1).all()):  # padding keeps its own states too
         everything = torch.ones_like(sizes, dtype=torch.bool)
@@ -87,6 +85,7 @@ def shortened(
         texts = {name: x for name, x in inputs.items() if name != "input_ids"} | {"attention_mask": attended}
         kept["position_ids"] = positions(ids, texts) if positions else full_positions(base, ids, texts)
     kept["attention_mask"] = sizes * attended
+    columns = KeptColumns(sizes > 0, attended.bool(), on_the_left=on_the_left)
     return ShortInputs(columns.short_inputs(kept, input_padding=_padding_id(base.config)), columns, means, grids)
 
 

@@ -20,14 +20,14 @@ from transformers import (
     LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
 )
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.modeling_outputs import BaseModelOutput
 
+from modeling_setok.kept_columns import IGNORED
 from training.data import EmojiScenes, SceneConfig
 from training.data.bpe_tokenizer import train_tokenizer
 
 IMAGE = "<image>"
-MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-IGNORED_LABEL = -100
 
 
 @dataclass
@@ -60,7 +60,8 @@ def read_scenes(
             own = [rows[scene * len(tasks) + task] for task in range(len(tasks))]
             pictures.append(np.asarray(own[0]["images"][0]))
             turns.append([turn for row in own for turn in _turns(row["messages"])])
-        pixels = (torch.tensor(np.stack(pictures)) / 255 - MEAN) / STD
+        pixels = torch.tensor(np.stack(pictures)) / 255
+        pixels = (pixels - torch.tensor(IMAGENET_DEFAULT_MEAN)) / torch.tensor(IMAGENET_DEFAULT_STD)
         with torch.no_grad():
             # LLaVA's choice of a layer: the last but one, without the class token
             states = encoder(pixels.permute(0, 3, 1, 2), output_hidden_states=True).hidden_states[-2][:, 1:]
@@ -122,7 +123,7 @@ def batch_of(
         prompt = [images] * num_patches + question + [tokenizer.convert_tokens_to_ids("<|im_start|>")]
         answer = [*answer, tokenizer.eos_token_id] if answered else []
         ids.append(torch.tensor(prompt + answer))
-        labels.append(torch.tensor([IGNORED_LABEL] * len(prompt) + answer))
+        labels.append(torch.tensor([IGNORED] * len(prompt) + answer))
     side = "right" if answered else "left"
     pad = nn.utils.rnn.pad_sequence
     batch = {
@@ -130,7 +131,7 @@ def batch_of(
         "attention_mask": pad([torch.ones_like(x) for x in ids], True, 0, side),
         "pixel_values": scenes.features[[scene for scene, _ in rows]].float(),
     }
-    return batch | ({"labels": pad(labels, True, IGNORED_LABEL, side)} if answered else {})
+    return batch | ({"labels": pad(labels, True, IGNORED, side)} if answered else {})
 
 
 def train(
