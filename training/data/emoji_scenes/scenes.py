@@ -176,6 +176,8 @@ STREAMS = {
     "relation": 17,
     "relations": 18,
     "out_of_scope": 19,
+    "places": 20,
+    "two_captions": 21,
 }
 
 

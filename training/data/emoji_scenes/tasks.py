@@ -137,6 +137,20 @@ def _related(scene: Scene, draw: Draw) -> tuple[Scene, list[tuple[str, str, str]
         scene = draw.scene(scene.layout.style)
 
 
+def places(scene: Scene, draw: Draw) -> dict:
+    """Where objects are, one after the other, each the only one of its name or told from the others by its side; about
+    another picture where nothing in this one can be named without doubt."""
+    while not (named := language.referring_expressions(scene)):
+        scene = draw.scene(scene.layout.style)
+    where = language.centres(scene)
+    asked = [named[i] for i in draw.rng.permutation(len(named))[:CONVERSATION_LENGTH]]
+    messages = _turns(
+        ([schema.text(f"Where is {expression}?")], [schema.text(language.region(where[index]))])
+        for index, expression in asked
+    )
+    return schema.row("places", images=[picture(scene)], messages=messages, concepts=scene.names)
+
+
 def text_only(scene: Scene, draw: Draw) -> dict:
     """The same questions about a scene that is told instead of shown."""
     kind, asked, answer = _ask(scene, draw)
@@ -345,6 +359,18 @@ def two_images(scene: Scene, draw: Draw) -> dict:
     return schema.row("two_images", images=[picture(side) for side in pair], messages=messages, question_type=kind)
 
 
+def two_captions(scene: Scene, draw: Draw) -> dict:
+    """Two pictures, of which the user asks for a description of the one and then of the other."""
+    pair = (scene, draw.scene(scene.layout.style))
+    order = draw.rng.permutation(2)
+    turns = []
+    for index in order:
+        request = f"Describe the {('first', 'second')[index]} picture."
+        turns.append(([schema.text(request)], [schema.text(language.sentence(language.caption(pair[index])))]))
+    turns[0][0].insert(0, schema.image())  # `_turns` brings the other
+    return schema.row("two_captions", images=[picture(side) for side in pair], messages=_turns(turns))
+
+
 def _comparisons(first: Scene, second: Scene) -> list[tuple[str, str, str]]:
     """(question type, question, answer) of all that tells two pictures apart."""
     options = []
@@ -368,6 +394,7 @@ TASKS: dict[str, Callable[[Scene, Draw], dict]] = {
     "edit": edit,
     "referring": referring,
     "two_images": two_images,
+    "two_captions": two_captions,
     "text_only": text_only,
     "conversation": conversation,
     "presence": presence,
@@ -375,5 +402,6 @@ TASKS: dict[str, Callable[[Scene, Draw], dict]] = {
     "placement": placement,
     "relation": relation,
     "relations": relations,
+    "places": places,
     "out_of_scope": out_of_scope,
 }

@@ -24,6 +24,9 @@ WORDINGS: tuple[tuple[str, ...], ...] = (
         "Describe the picture from left to right.", "What is in the picture, from left to right?",
         "List the objects from left to right.",
     ),
+    ("Describe the first picture.", "Describe the first of the pictures.", "What is in the first picture?"),
+    ("Describe the second picture.", "Describe the second of the pictures.", "What is in the second picture?"),
+    ("Where is {what}?", "Where is {what} in the picture?", "In which part of the picture is {what}?"),
     (
         "How many objects are there in the picture?", "How many objects are in the picture?",
         "How many objects are there?", "What is the number of objects in this picture?",

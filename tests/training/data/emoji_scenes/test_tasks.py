@@ -9,7 +9,7 @@ import pytest
 
 from training.data import TASKS, EmojiScenes, SceneConfig, render
 from training.data.emoji_scenes import dataset
-from training.data.emoji_scenes.language import NUMBERS, a, listing, referring_expressions, region
+from training.data.emoji_scenes.language import NUMBERS, a, caption, listing, referring_expressions, region, sentence
 from training.data.emoji_scenes.out_of_scope import CANNOT_ANSWER, out_of_scope_requests
 from training.data.emoji_scenes.scenes import PALETTE
 from training.data.emoji_scenes.sprites import STYLES, atlas_entries, sprite
@@ -364,6 +364,38 @@ def test_two_images(monkeypatch):
     assert set(answers) == {"more_objects", "which_object", "which_background"}
     for counts in answers.values():
         assert 0.38 < counts["first"] / sum(counts.values()) < 0.62
+
+
+def test_two_captions():
+    orders = Counter()
+    pairs = EmojiScenes("test", 40, CONFIG, tasks=("two_captions",), rows_per_scene=2)
+    by_picture = {pairs.scene(2 * i).image.tobytes(): pairs.scene(2 * i) for i in range(40)}
+    for row in pairs:
+        assert types(row, 0) == ["image", "image", "text"] and types(row, 2) == ["text"]
+        pair = [by_picture[np.asarray(image).tobytes()] for image in row["images"]]
+        order = [("first", "second").index(words(row, turn).split()[2]) for turn in (0, 2)]
+        for turn, index in zip((1, 3), order, strict=True):
+            assert words(row, turn) == sentence(caption(pair[index]))
+        orders[tuple(order)] += 1
+    assert set(orders) == {(0, 1), (1, 0)} and min(orders.values()) > 20
+
+
+def test_places():
+    asked = 0
+    for row, scene in rows_and_scenes("places", 60):
+        if not referring_expressions(scene):
+            assert not np.array_equal(row["images"][0], scene.image)
+            continue
+        turns = len(row["messages"]) // 2
+        assert 1 <= turns <= 4 and types(row, 0) == ["image", "text"]
+        said = {}
+        for turn in range(turns):
+            (index,) = resolve(re.fullmatch(r"Where is (.+)\?", words(row, 2 * turn))[1], scene)
+            assert words(row, 2 * turn + 1) == region(middles(scene)[index])
+            said[words(row, 2 * turn)] = index
+        assert len(said) == turns
+        asked += turns
+    assert asked > 120
 
 
 def test_referring_expressions_name_one_object_each():

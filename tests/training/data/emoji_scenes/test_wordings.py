@@ -11,7 +11,8 @@ from training.data.emoji_scenes import dataset
 from training.data.emoji_scenes.wordings import WORDINGS, reword
 
 ASKING = (
-    "caption", "question", "text_to_image", "edit", "referring", "two_images", "conversation", "presence", "outlines"
+    "caption", "question", "text_to_image", "edit", "referring", "two_images", "conversation", "presence", "outlines",
+    "places", "two_captions",
 )  # fmt: skip
 
 
