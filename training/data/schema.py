@@ -28,8 +28,8 @@ FEATURES = Features(
 - concepts: names of the objects in `images[0]`, a name once per object, if the row has exactly one picture; else empty.
   Where there are masks, one name per mask.
 - task: "reconstruction", "concepts", "caption", "question", "text_to_image", "edit", "referring", "two_images",
-  "two_captions", "text_only", "presence", "outlines", "placement", "relation", "relations", "places", "out_of_scope",
-  or "conversation" (turns of a kind that is not known).
+  "two_captions", "comparisons", "text_only", "presence", "outlines", "placement", "relation", "relations", "places",
+  "out_of_scope", or "conversation" (turns of a kind that is not known).
 - question_type: finer kind within a task, for evaluation by kind; None where there is none.
 """
 

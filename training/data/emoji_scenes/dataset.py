@@ -24,7 +24,7 @@ class EmojiScenes(SceneRows):
         config: what the scenes look like.
         tasks: names in `tasks.TASKS`: "concepts", "caption", "question", "text_to_image", "edit", "referring",
             "two_images", "text_only", "conversation", "presence", "outlines", "placement", "relation", "relations",
-            "places", "two_captions", "out_of_scope".
+            "places", "two_captions", "comparisons", "out_of_scope".
         seed: another seed, other scenes.
         rows_per_scene: rows about a scene, one after the other, each with random choices of its own. With more than
             one, a task that needs another scene takes one of those that follow: a picture then costs an encoder once

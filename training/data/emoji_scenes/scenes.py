@@ -178,6 +178,7 @@ STREAMS = {
     "out_of_scope": 19,
     "places": 20,
     "two_captions": 21,
+    "comparisons": 22,
 }
 
 

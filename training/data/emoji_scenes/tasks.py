@@ -216,10 +216,10 @@ def _refer(task: str, scene: Scene, draw: Draw, targets: Sequence[tuple[list[int
     )
 
 
-def _turns(exchanges: Iterable[tuple[list[dict], list[dict]]]) -> list[dict]:
-    """Messages of a conversation that begins with a picture."""
+def _turns(exchanges: Iterable[tuple[list[dict], list[dict]]], num_pictures: int = 1) -> list[dict]:
+    """Messages of a conversation that begins with pictures."""
     messages = [message for question, answer in exchanges for message in schema.exchange(question, answer)]
-    messages[0]["content"].insert(0, schema.image())
+    messages[0]["content"][:0] = [schema.image()] * num_pictures
     return messages
 
 
@@ -348,15 +348,18 @@ EDITS: dict[str, Callable[[Scene, Draw], tuple[str, Scene, Scene] | None]] = {
 
 def two_images(scene: Scene, draw: Draw) -> dict:
     """A question that needs both of two pictures, answered "first" or "second"."""
-    options = []
-    while not options:
-        pair = (scene, draw.scene(scene.layout.style))  # so that the style tells nothing
-        options = _comparisons(*pair)
-    kind = draw.one_of(sorted({kind for kind, _, _ in options}))
-    answer = draw.one_of(sorted({answer for other, _, answer in options if other == kind}))
-    asked = draw.one_of([asked for other, asked, said in options if (other, said) == (kind, answer)])
+    pair, options = _compared_pair(scene, draw)
+    kind, asked, answer = _ask_of_two(options, draw)
     messages = schema.exchange([schema.image(), schema.image(), schema.text(asked)], [schema.text(answer)])
     return schema.row("two_images", images=[picture(side) for side in pair], messages=messages, question_type=kind)
+
+
+def comparisons(scene: Scene, draw: Draw) -> dict:
+    """Several such questions about the same two pictures."""
+    pair, options = _compared_pair(scene, draw)
+    answers = dict(_ask_of_two(options, draw)[1:] for _ in range(CONVERSATION_LENGTH))
+    messages = _turns((([schema.text(asked)], [schema.text(answer)]) for asked, answer in answers.items()), 2)
+    return schema.row("comparisons", images=[picture(side) for side in pair], messages=messages)
 
 
 def two_captions(scene: Scene, draw: Draw) -> dict:
@@ -367,8 +370,24 @@ def two_captions(scene: Scene, draw: Draw) -> dict:
     for index in order:
         request = f"Describe the {('first', 'second')[index]} picture."
         turns.append(([schema.text(request)], [schema.text(language.sentence(language.caption(pair[index])))]))
-    turns[0][0].insert(0, schema.image())  # `_turns` brings the other
-    return schema.row("two_captions", images=[picture(side) for side in pair], messages=_turns(turns))
+    return schema.row("two_captions", images=[picture(side) for side in pair], messages=_turns(turns, 2))
+
+
+def _compared_pair(scene: Scene, draw: Draw) -> tuple[tuple[Scene, Scene], list[tuple[str, str, str]]]:
+    """The scene with another one, from which something tells it apart, and all that does (`_comparisons`)."""
+    options = []
+    while not options:
+        pair = (scene, draw.scene(scene.layout.style))  # so that the style tells nothing
+        options = _comparisons(*pair)
+    return pair, options
+
+
+def _ask_of_two(options: list[tuple[str, str, str]], draw: Draw) -> tuple[str, str, str]:
+    """One of `_comparisons`; kinds, and the answers within a kind, are about equally frequent."""
+    kind = draw.one_of(sorted({kind for kind, _, _ in options}))
+    answer = draw.one_of(sorted({answer for other, _, answer in options if other == kind}))
+    asked = draw.one_of([asked for other, asked, said in options if (other, said) == (kind, answer)])
+    return kind, asked, answer
 
 
 def _comparisons(first: Scene, second: Scene) -> list[tuple[str, str, str]]:
@@ -395,6 +414,7 @@ TASKS: dict[str, Callable[[Scene, Draw], dict]] = {
     "referring": referring,
     "two_images": two_images,
     "two_captions": two_captions,
+    "comparisons": comparisons,
     "text_only": text_only,
     "conversation": conversation,
     "presence": presence,

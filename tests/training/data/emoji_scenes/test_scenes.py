@@ -245,7 +245,7 @@ def test_streams_keep_their_numbers():
         "scene": 0, "concepts": 1, "caption": 2, "question": 3, "text_to_image": 4, "edit": 5, "referring": 6,
         "two_images": 7, "text_only": 8, "conversation": 9, "presence": 10, "outlines": 11, "presence_evaluation": 12,
         "wordings": 13, "style": 14, "redrawing": 15, "placement": 16, "relation": 17, "relations": 18,
-        "out_of_scope": 19, "places": 20, "two_captions": 21,
+        "out_of_scope": 19, "places": 20, "two_captions": 21, "comparisons": 22,
     }  # fmt: skip
     assert set(TASKS) < set(STREAMS) and len(set(STREAMS.values())) == len(STREAMS)
     first = {int(scene_rng("test", 3, 5, name).integers(2**62)) for name in STREAMS}

@@ -334,6 +334,33 @@ def test_edits_hold_held_out_pairs_only_outside_training():
         assert (held_out == 0) == (split == "train")
 
 
+def fits(asked: str, pair) -> list[bool]:
+    """Whether a question about two pictures is answered by each of the scenes."""
+    if match := re.fullmatch(r"Which picture has a background that is (.+), the first or the second\?", asked):
+        return [scene.background[1] == match[1] for scene in pair]
+    if match := re.fullmatch(r"Which picture has (an? .+), the first or the second\?", asked):
+        return [NAME_OF[strip_article(match[1])] in scene.names for scene in pair]
+    assert asked == "Which picture has more objects, the first or the second?"
+    first, second = (len(scene.masks) for scene in pair)
+    return [first > second, second > first]
+
+
+def test_comparisons():
+    answers, turns = Counter(), Counter()
+    pairs = EmojiScenes("test", 40, CONFIG, tasks=("comparisons",), rows_per_scene=2)
+    by_picture = {pairs.scene(2 * i).image.tobytes(): pairs.scene(2 * i) for i in range(40)}
+    for row in pairs:
+        assert types(row, 0) == ["image", "image", "text"]
+        pair = [by_picture[np.asarray(image).tobytes()] for image in row["images"]]
+        for turn in range(0, len(row["messages"]), 2):
+            answer = words(row, turn + 1)
+            assert fits(words(row, turn), pair) == [answer == "first", answer == "second"]
+            answers[answer] += 1
+        turns[len(row["messages"]) // 2] += 1
+    assert 0.38 < answers["first"] / answers.total() < 0.62
+    assert max(turns) == 4 and turns[4] + turns[3] > 40
+
+
 def test_two_images(monkeypatch):
     others = []
 
@@ -352,15 +379,7 @@ def test_two_images(monkeypatch):
         assert not pair[1].has_held_out_pair
         asked, answer = words(row, 0), words(row, 1)
         answers.setdefault(row["question_type"], Counter())[answer] += 1
-        if match := re.fullmatch(r"Which picture has a background that is (.+), the first or the second\?", asked):
-            true = [scene.background[1] == match[1] for scene in pair]
-        elif match := re.fullmatch(r"Which picture has (an? .+), the first or the second\?", asked):
-            true = [NAME_OF[strip_article(match[1])] in scene.names for scene in pair]
-        else:
-            assert asked == "Which picture has more objects, the first or the second?"
-            first, second = (len(scene.masks) for scene in pair)
-            true = [first > second, second > first]
-        assert true == [answer == "first", answer == "second"]
+        assert fits(asked, pair) == [answer == "first", answer == "second"]
     assert set(answers) == {"more_objects", "which_object", "which_background"}
     for counts in answers.values():
         assert 0.38 < counts["first"] / sum(counts.values()) < 0.62

@@ -12,7 +12,7 @@ from training.data.emoji_scenes.wordings import WORDINGS, reword
 
 ASKING = (
     "caption", "question", "text_to_image", "edit", "referring", "two_images", "conversation", "presence", "outlines",
-    "places", "two_captions",
+    "places", "two_captions", "comparisons",
 )  # fmt: skip
 
 
