@@ -21,7 +21,8 @@ class Example:
 
     Attributes:
         key: names it within the benchmark and stays the same from run to run: the official id where there is one.
-        request: what the user says; empty where nothing is said (reconstruction).
+        request: what the user says; empty where nothing is said (reconstruction). Of a "mask" benchmark only what is
+            to be found, such as "the dog": a model has words of its own around it.
         images: pictures that the request is about, in its order: files, which are read when the model is asked.
         truth: what the scorer compares the answer with, in the benchmark's own form.
         group: finer kind, for results by kind; `None` where there is none.

@@ -1,0 +1,3 @@
+"""Questions about pictures, captions, and questions of general knowledge."""
+
+BENCHMARKS = ()
