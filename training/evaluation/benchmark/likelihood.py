@@ -54,7 +54,7 @@ def log_likelihoods(
 
 
 def _after_prompt(model, inputs: Mapping, beginnings: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
-    """For each row the log-probabilities (n + 1, V) float32 after its prompt and each of the n tokens that follow it."""
+    """For each row the log-probabilities (n + 1, V) float32 after its prompt and each of n tokens behind it."""
     prompt, mask = inputs["input_ids"], inputs["attention_mask"]
     lengths, most = mask.sum(1).tolist(), max(map(len, beginnings))
     # what has a value for each token, such as token types, has the one of text for those of the answer: 0
