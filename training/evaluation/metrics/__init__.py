@@ -13,7 +13,14 @@ from training.evaluation.metrics.discovery import (
     pixel_labels,
 )
 from training.evaluation.metrics.language import AnswerAccuracy, Mentions, ObjectF1, YesNo, normalize_answer
-from training.evaluation.metrics.painting import AskedFound, InPlace, MeanAbsoluteError, ranked_concepts
+from training.evaluation.metrics.painting import (
+    AskedFound,
+    FeatureSimilarity,
+    InPlace,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    ranked_concepts,
+)
 from training.evaluation.metrics.reconstruction import (
     CellPower,
     FrechetDistance,
@@ -30,6 +37,7 @@ __all__ = [
     "AskedFound",
     "BoundaryPrecisionRecall",
     "CellPower",
+    "FeatureSimilarity",
     "ForegroundAdjustedRandIndex",
     "FrechetDistance",
     "InPlace",
@@ -37,6 +45,7 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanBestOverlap",
     "MeanIoU",
+    "MeanSquaredError",
     "Mentions",
     "Metric",
     "ObjectF1",

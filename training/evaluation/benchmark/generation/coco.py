@@ -1,0 +1,105 @@
+"""Text to image on the captions of COCO."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from training.data.readers.files import find_picture, read_json
+from training.data.readers.values import identifier, listed, text
+from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
+from training.evaluation.benchmark.generation.networks import Clip, frechet_distances
+from training.evaluation.benchmark.generation.pictures import batches, central_square, to_tensor
+from training.evaluation.benchmark.released import check_split, checked, released
+from training.evaluation.metrics import FeatureSimilarity
+from training.evaluation.report import Row
+
+SPLITS = ("val2014", "val2017")
+MOST_PICTURES, SEED = 30_000, 0
+SIDE = 256  # of the squares whose features are compared
+REQUEST = "Draw: {}."
+
+
+def read(data: Path, split: str) -> list[Example]:
+    """At most `MOST_PICTURES` pictures in an order drawn with a fixed seed, so that their beginning is a sample as well,
+    each with the first of its captions."""
+    check_split("coco-text-to-image", split, SPLITS)
+    name = f"captions_{split}.json"
+    file = released(data, f"annotations/{name}", name, remedy="It is in COCO's annotations_trainval archive.")
+    folder = released(data, split, remedy=f"It is the folder of COCO's pictures {split}.")
+    content = read_json(file, dict)
+    pictures = list(checked(listed(content.get("images"), f"{file}: 'images'"), file, id=identifier, file_name=text))
+    captions = {}
+    records = listed(content.get("annotations"), f"{file}: 'annotations'")
+    for record in checked(records, file, image_id=identifier, caption=text):
+        captions.setdefault(record["image_id"], " ".join(record["caption"].split()))
+    order = np.random.default_rng(SEED).permutation(len(pictures))
+    described = [pictures[i] for i in order if pictures[i]["id"] in captions][:MOST_PICTURES]
+    if not described:
+        raise ValueError(f"{file} has no picture with a caption.")
+    return [_example(picture, captions[picture["id"]], folder) for picture in described]
+
+
+def _example(picture: dict, caption: str, folder: Path) -> Example:
+    return Example(
+        key=str(picture["id"]),
+        request=REQUEST.format(caption.rstrip(".")),
+        truth=(Path(find_picture(picture["file_name"], folder)), caption),
+    )
+
+
+def score(examples: Sequence[Example], answers: Sequence[Any], networks: Networks) -> dict[str, float]:
+    """`fid_inception` or `fd_encoder`, between central squares of the painted and the photographed pictures; from two
+    pictures on. `clip_similarity`, the mean cosine of CLIP's features of a painted picture and its caption, and
+    `clip_similarity_photographs` of the photographs."""
+    frechet = frechet_distances(networks) if len(examples) > 1 else {}
+    clip = None if networks.clip is None else Clip.from_pretrained(networks.clip, networks.device)
+    painted_similarity, photographed_similarity = FeatureSimilarity(), FeatureSimilarity()
+    for batch in batches(zip(examples, answers, strict=True)):
+        painted = [answer for _, answer in batch]
+        photographed = [_photograph(example) for example, _ in batch]
+        for metric in frechet.values():
+            metric.add_batch(predictions=_squares(painted, networks), references=_squares(photographed, networks))
+        if clip is not None:
+            captions = clip.encode_texts([example.truth[1] for example, _ in batch])
+            painted_similarity.add_batch(predictions=clip.encode(painted), references=captions)
+            photographed_similarity.add_batch(predictions=clip.encode(photographed), references=captions)
+    results = {"num_examples": len(examples)} | {key: metric.compute()["fid"] for key, metric in frechet.items()}
+    if clip is not None:
+        results["clip_similarity"] = painted_similarity.compute()["similarity"]
+        results["clip_similarity_photographs"] = photographed_similarity.compute()["similarity"]
+    return results
+
+
+def _photograph(example: Example) -> Image.Image:
+    with Image.open(example.truth[0]) as file:
+        return file.convert("RGB")
+
+
+def _squares(pictures: Sequence[Image.Image], networks: Networks) -> torch.Tensor:
+    return torch.cat([to_tensor(central_square(picture, SIDE), networks.device) for picture in pictures])
+
+
+COCO_TEXT_TO_IMAGE = Benchmark(
+    name="coco-text-to-image",
+    answer="image",
+    splits=SPLITS,
+    files="annotations/captions_val2014.json and the pictures in val2014; so val2017",
+    definition="FID (Heusel et al. 2017) of up to 30,000 pictures drawn from val2014, one caption each, at 256 x 256, as "
+    "text-to-image papers report it; CLIP score (Hessel et al. 2021) as the plain cosine",
+    read=read,
+    score=score,
+    rows=(
+        Row("captions", "num_examples", ".0f"),
+        Row("FID, Inception (less is better)", "fid_inception", ".2f"),
+        Row("Fréchet distance, encoder of --features", "fd_encoder", ".2f"),
+        Row(
+            "CLIP score, cosine, CLIP of --clip",
+            "clip_similarity",
+            beside={"photographs": "clip_similarity_photographs"},
+        ),
+    ),
+)

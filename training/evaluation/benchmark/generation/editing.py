@@ -1,0 +1,172 @@
+"""Editing by instructions: MagicBrush, EVR and MA5K. All have the true result to compare with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from training.data.readers.files import find_picture, read_json
+from training.data.readers.values import listed, text
+from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
+from training.evaluation.benchmark.generation.networks import INCEPTION, Clip, PictureEncoder, perceptual_distances
+from training.evaluation.benchmark.generation.pictures import resized, to_tensor
+from training.evaluation.benchmark.released import check_split, checked, released
+from training.evaluation.metrics import FeatureSimilarity, MeanAbsoluteError, MeanSquaredError
+from training.evaluation.report import Row
+
+UNCHANGED = "unchanged_"  # prefix of what the picture that was to be edited would score
+
+
+def read_magic_brush(data: Path, split: str) -> list[Example]:
+    """Every turn from the true picture before it ("single-turn"). The truth: its file, and the caption or `None`."""
+    check_split("magicbrush", split, MAGIC_BRUSH.splits)
+    file = released(data, f"{split}/edit_turns.json", remedy="The release has the folders test and dev.")
+    captions = {}
+    if (described := file.with_name("local_descriptions.json")).is_file():
+        captions = read_json(described, dict)
+    turns = checked(read_json(file, list), file, input=text, output=text, instruction=text)
+    return [_magic_brush_turn(turn, file.with_name("images"), captions) for turn in turns]
+
+
+def _magic_brush_turn(turn: dict, folder: Path, captions: dict) -> Example:
+    session = turn["input"].split("-")[0]  # "139306-input.png", "139306-output1.png" lie in the folder 139306
+    before, after = (Path(find_picture(f"{session}/{turn[key]}", folder)) for key in ("input", "output"))
+    caption = captions.get(session, {}).get(turn["output"])
+    return Example(key=after.stem, request=turn["instruction"], images=(before,), truth=(after, caption))
+
+
+def read_evr(data: Path, split: str) -> list[Example]:
+    """Every one of the requests that people wrote for a pair of pictures."""
+    check_split("evr", split, EVR.splits)
+    file = released(data, f"{split}.json", remedy="The release has train.json, valid.json and test.json.")
+    folder = released(data, "images", remedy="It is the folder of the release's pictures.")
+    pairs = checked(read_json(file, list), file, img0=text, img1=text, sents=listed, uid=text)
+    return [
+        Example(
+            key=f"{pair['uid']}-{number}",
+            request=text(request, f"{file}: {pair['uid']}, 'sents'").strip(),
+            images=(Path(find_picture(pair["img0"], folder)),),
+            truth=(Path(find_picture(pair["img1"], folder)), None),
+        )
+        for pair in pairs
+        for number, request in enumerate(pair["sents"])
+    ]
+
+
+def read_ma5k(data: Path, split: str) -> list[Example]:
+    check_split("ma5k", split, MA5K.splits)
+    file = released(data, f"annotations/{split}_sess_1.json", remedy="It is the folder FiveK of the release (T2ONet).")
+    folder = released(data, "images", remedy="It is the folder of the release's pictures.")
+    pairs = checked(read_json(file, list), file, input=text, output=text, request=text)
+    return [
+        Example(
+            key=f"{number}-{Path(pair['output']).stem}",  # some pairs have several requests
+            request=pair["request"].strip(),
+            images=(Path(find_picture(pair["input"], folder)),),
+            truth=(Path(find_picture(pair["output"], folder)), None),
+        )
+        for number, pair in enumerate(pairs)
+    ]
+
+
+def score(examples: Sequence[Example], answers: Sequence[Any], networks: Networks) -> dict[str, float]:
+    """Means over examples of what `_Measures` tells of the answer and, with `unchanged_`, of the picture before."""
+    measures = _Measures(networks)
+    edited, unchanged = measures.new(), measures.new()
+    for example, answer in zip(examples, answers, strict=True):
+        after, caption = example.truth
+        truth = _open(after)
+        for metrics, picture in ((edited, answer), (unchanged, example.pictures()[-1])):
+            measures.add(metrics, picture, truth, caption)
+    results = {"num_examples": len(examples)} | _means(edited)
+    return results | {UNCHANGED + key: value for key, value in _means(unchanged).items()}
+
+
+class _Measures:
+    """Of a picture and the true one, to whose size it is brought: `l1`, `l2` (pixels in [0, 1]), `lpips_vgg`,
+    `clip_image_similarity` and `encoder_image_similarity`, cosines of features; `clip_text_similarity` with the caption
+    of the true one, where it has one."""
+
+    def __init__(self, networks: Networks):
+        self.networks = networks
+        self.clip = None if networks.clip is None else Clip.from_pretrained(networks.clip, networks.device)
+        self.encoder = None
+        if networks.features not in (None, INCEPTION):
+            self.encoder = PictureEncoder.from_pretrained(networks.features, networks.device)
+
+    def new(self) -> dict:
+        """Metrics that have seen nothing."""
+        metrics = {"l1": MeanAbsoluteError(), "l2": MeanSquaredError()} | perceptual_distances(self.networks)
+        names = ("clip_image_similarity", "encoder_image_similarity", "clip_text_similarity")
+        return metrics | {name: FeatureSimilarity() for name in names}
+
+    def add(self, metrics: dict, picture: Image.Image, truth: Image.Image, caption: str | None) -> None:
+        picture = resized(picture, truth.size)
+        pixels = [to_tensor(one, self.networks.device) for one in (picture, truth)]
+        for key in metrics.keys() & {"l1", "l2", "lpips_vgg"}:
+            metrics[key].add_batch(predictions=pixels[0], references=pixels[1])
+        for key, encoder in (("clip_image_similarity", self.clip), ("encoder_image_similarity", self.encoder)):
+            if encoder is not None:
+                features = encoder.encode([picture, truth])
+                metrics[key].add_batch(predictions=features[:1], references=features[1:])
+        if self.clip is not None and caption is not None:
+            metrics["clip_text_similarity"].add_batch(
+                predictions=self.clip.encode([picture]), references=self.clip.encode_texts([caption])
+            )
+
+
+def _means(metrics: dict) -> dict[str, float]:
+    return {key: next(iter(metric.compute().values())) for key, metric in metrics.items() if len(metric)}
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as file:
+        return file.convert("RGB")
+
+
+def _row(title: str, key: str) -> Row:
+    return Row(title, key, ".4f", {"picture unchanged": UNCHANGED + key})
+
+
+ROWS = (
+    Row("edits", "num_examples", ".0f"),
+    _row("L1 to the true result (less is better)", "l1"),
+    _row("L2, mean square (less is better)", "l2"),
+    _row("LPIPS, VGG (less is better)", "lpips_vgg"),
+    _row("CLIP image similarity, CLIP of --clip", "clip_image_similarity"),
+    _row("image similarity, encoder of --features", "encoder_image_similarity"),
+    _row("CLIP text similarity, CLIP of --clip", "clip_text_similarity"),
+)
+MAGIC_BRUSH = Benchmark(
+    name="magicbrush",
+    answer="image",
+    splits=("test", "dev"),
+    files="test/edit_turns.json, test/images/, and test/local_descriptions.json for CLIP-T; so dev",
+    definition="Zhang et al. 2023 and its image_eval.py, single-turn: L1, L2, CLIP-I, DINO (with DINO's ViT-S/16 as "
+    "--features), CLIP-T; LPIPS as the SeTok paper has it",
+    read=read_magic_brush,
+    score=score,
+    rows=ROWS,
+)
+EVR = Benchmark(
+    name="evr",
+    answer="image",
+    splits=("test", "valid"),
+    files="test.json and images/ of the Image Editing Request data; so valid",
+    definition="data: Tan et al. 2019; L1, LPIPS, CLIP image similarity as the SeTok paper has them, after MagicBrush's "
+    "scorer; each request of a pair counts",
+    read=read_evr,
+    score=score,
+    rows=ROWS,
+)
+MA5K = Benchmark(
+    name="ma5k",
+    answer="image",
+    splits=("test", "val"),
+    files="annotations/test_sess_1.json and images/ of MA5k-Req (T2ONet's FiveK); so val",
+    definition="data: Shi et al. 2021; L1 as there, LPIPS and CLIP image similarity as the SeTok paper has them",
+    read=read_ma5k,
+    score=score,
+    rows=ROWS,
+)
