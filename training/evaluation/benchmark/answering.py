@@ -5,7 +5,7 @@ Row i of a batch gets what it would get alone: texts are greedy, and what is sam
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import SEGMENT_REQUEST
 from processing import SetokImageProcessor, SetokimProcessor
+from training.data.concept_text import concept_text_features
 from training.evaluation.benchmark.benchmark import Benchmark, Example
 from training.evaluation.benchmark.likelihood import most_likely
 
@@ -172,33 +173,68 @@ class Setokim(ChatModel):
 
 
 class Setok(Answerer):
-    """A SeTok with its detokenizer, which paints a picture again."""
+    """A SeTok: paints a picture again by its detokenizer, or says by its concept names what is in it.
+
+    Args:
+        text_encoder: what its concept names were encoded with (see `concept_text_features`); needed only for names that
+            its concept bank lacks.
+    """
 
     kind = "a SeTok"
-    gives = frozenset({"reconstruction"})
+    gives = frozenset({"reconstruction", "choice"})
 
-    def __init__(self, model: SetokForPreTraining, image_processor: SetokImageProcessor):
-        self.model, self.image_processor = model.eval(), image_processor
+    def __init__(
+        self, model: SetokForPreTraining, image_processor: SetokImageProcessor, text_encoder: str | None = None
+    ):
+        self.model, self.image_processor, self.text_encoder = model.eval(), image_processor, text_encoder
 
     @torch.no_grad()
     def answer(self, kind, examples, requests, options):
         images = [_only_picture(example) for example in examples]
         pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"]
         outputs = self.model.setok(pixel_values.to(self.model.device), return_dict=True)
-        painted = self.model.detokenize(outputs.last_hidden_state, outputs.token_mask)
-        pictures = self.image_processor.postprocess(painted)
-        return [Answer(*pair) for pair in zip(pictures, outputs.num_tokens.tolist(), strict=True)]
+        if kind == "choice":
+            self._learn(name for example in examples for name in example.choices)
+            scores = self.model.concept_logits(outputs.last_hidden_state, outputs.token_mask)
+            places = {name: place for place, name in enumerate(self.model.config.concept_names)}
+            contents = [
+                max(example.choices, key=lambda name: row[places[name]])
+                for example, row in zip(examples, scores.tolist(), strict=True)
+            ]
+        else:
+            painted = self.model.detokenize(outputs.last_hidden_state, outputs.token_mask)
+            contents = self.image_processor.postprocess(painted)
+        return [Answer(*pair) for pair in zip(contents, outputs.num_tokens.tolist(), strict=True)]
+
+    def _learn(self, names: Iterable[str]) -> None:
+        """Puts names into the concept bank that it lacks, by the text encoder."""
+        known = list(self.model.config.concept_names or ())
+        lacking = list(dict.fromkeys(name for name in names if name not in set(known)))
+        if not lacking:
+            return
+        if self.text_encoder is None:
+            raise ValueError(
+                f"The SeTok's concept bank lacks {len(lacking)} names, such as {lacking[0]!r}: give the --text_encoder "
+                "that its concept names were encoded with in training."
+            )
+        features = concept_text_features(lacking, self.text_encoder)
+        if known:
+            features = torch.cat([self.model.concept_bank.features.cpu().float(), features])
+        self.model.set_concepts(known + lacking, features)
 
 
-def load_answerer(name: str, device: str | torch.device, trust_remote_code: bool = False) -> Answerer:
-    """Who answers with the model of a folder or Hub id, on a device, in the type that its weights are saved in."""
+def load_answerer(
+    name: str, device: str | torch.device, trust_remote_code: bool = False, text_encoder: str | None = None
+) -> Answerer:
+    """Who answers with the model of a folder or Hub id, on a device, in the type that its weights are saved in;
+    `text_encoder`: see `Setok`."""
     kind = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code).model_type
     if kind == "setok":
-        return Setok(SetokForPreTraining.from_pretrained(name).to(device), SetokImageProcessor.from_pretrained(name))
+        model = SetokForPreTraining.from_pretrained(name).to(device)
+        return Setok(model, SetokImageProcessor.from_pretrained(name), text_encoder)
     if kind == "setokim":
-        return Setokim(
-            SetokimForConditionalGeneration.from_pretrained(name).to(device), SetokimProcessor.from_pretrained(name)
-        )
+        model = SetokimForConditionalGeneration.from_pretrained(name).to(device)
+        return Setokim(model, SetokimProcessor.from_pretrained(name))
     model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=trust_remote_code).to(device)
     return ChatModel(model, AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code))
 

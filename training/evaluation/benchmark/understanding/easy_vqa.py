@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from training.data import find_picture, read_json
+from training.data.readers.files import find_picture, read_json
 from training.data.readers.values import quoted, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, released

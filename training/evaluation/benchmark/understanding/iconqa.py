@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from training.data import find_picture, read_json
+from training.data.readers.files import find_picture, read_json
 from training.data.readers.values import listed, quoted, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released
@@ -52,7 +52,9 @@ def _example(task: str, key: str, record: dict, folder: Path, skills: tuple[str,
         request = f"{request}\nOptions: {', '.join(choices)}."
     if task == "choose_img":
         names += given
-        request = f"{request}\nThe first picture belongs to the question, the others are the choices {', '.join(choices)}."
+        request = (
+            f"{request}\nThe first picture is the question's, the others are the choices {', '.join(choices)}."
+        )
     images = tuple(Path(find_picture(name, folder)) for name in names)
     return Example(key, request, images, (str(record["answer"]), skills), choices=choices)
 
@@ -63,7 +65,7 @@ def given_answer(example: Example, answer: str) -> str:
 
 
 def score(examples: Sequence[Example], answers: Sequence[str], networks: Networks) -> dict[str, float]:
-    """`accuracy`, and of the problems that need a skill, such as `counting_accuracy`, where pid2skills.json is there."""
+    """`accuracy`, and that of the problems that need a skill, such as `counting_accuracy`, where they are known."""
     right = defaultdict(list)
     for example, answer in zip(examples, answers, strict=True):
         truth, skills = example.truth

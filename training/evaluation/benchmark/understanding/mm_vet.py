@@ -1,10 +1,10 @@
-"""MM-Vet: open questions whose answers a GPT judges; here the answers are made, in the form that its evaluator takes."""
+"""MM-Vet: open questions whose answers a GPT judges; here they are made, in the form that its evaluator takes."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.data import find_picture, read_json
+from training.data.readers.files import find_picture, read_json
 from training.data.readers.values import text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released

@@ -7,7 +7,8 @@ from pathlib import Path
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split
 from training.evaluation.benchmark.understanding.vqa import QUESTIONS, SHORT_ANSWER
-from training.evaluation.metrics import COGNITION, PERCEPTION, MmeScores
+from training.evaluation.metrics import MmeScores
+from training.evaluation.metrics.mme import COGNITION, PERCEPTION
 from training.evaluation.report import Row
 
 CATEGORIES = (*PERCEPTION, *COGNITION)
@@ -32,7 +33,9 @@ def _of_category(folder: Path) -> Iterator[Example]:
     files = sorted(texts.glob("*.txt"))
     if not files:
         raise ValueError(f"{texts} holds no text files with questions")
-    by_name = {path.stem: path for path in sorted(pictures.iterdir()) if path.suffix.lower() in (".jpg", ".png", ".jpeg")}
+    by_name = {
+        path.stem: path for path in sorted(pictures.iterdir()) if path.suffix.lower() in (".jpg", ".png", ".jpeg")
+    }
     for file in files:
         if file.stem not in by_name:
             raise ValueError(f"{pictures} has no picture {file.stem}, which {file} asks about")

@@ -1,12 +1,11 @@
-"""POPE: is an object there? Half of those asked about are not: random ones, frequent ones, or such as often come along.
-"""
+"""POPE: is an object there? Half of those asked about are not: random ones, frequent ones, or such as often come along."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from training.data import find_picture
+from training.data.readers.files import find_picture
 from training.data.readers.values import identifier, quoted, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released

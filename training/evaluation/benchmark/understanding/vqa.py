@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from training.data import find_picture, read_json
+from training.data.readers.files import find_picture, read_json
 from training.data.readers.values import identifier, listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released
@@ -42,7 +42,9 @@ def read_coco_vqa(name: str, splits: Mapping[str, CocoSplit], data: Path, split:
     ):
         number = record["question_id"]
         if of.answers is not None and number not in answers:
-            raise ValueError(f"{of.answers} has no answers to question {number} of {of.questions}: take both of one release")
+            raise ValueError(
+                f"{of.answers} has no answers to question {number} of {of.questions}: take both of one release"
+            )
         picture = find_picture(of.picture.format(record["image_id"]), folder)
         examples.append(Example(str(number), record["question"], (Path(picture),), answers.get(number)))
     return examples
@@ -104,9 +106,7 @@ def by_number(examples: Sequence[Example], answers: Sequence[str], name: str) ->
 
 def by_id(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, str]:
     """The file for A-OKVQA's evaluation: {question id: answer}."""
-    rows = {
-        example.key: normalize_vqa_answer(answer) for example, answer in zip(examples, answers, strict=True)
-    }
+    rows = {example.key: normalize_vqa_answer(answer) for example, answer in zip(examples, answers, strict=True)}
     return {"predictions-da.json": json.dumps(rows)}
 
 
