@@ -67,7 +67,7 @@ ROOMS = {
     },
     "training/evaluation/benchmark/generation": {
         "training/data", "training/data/readers", "training/evaluation", "training/evaluation/benchmark/benchmark.py",
-        "training/evaluation/benchmark/released.py", "training/evaluation/metrics", "training/packaged_models",
+        "training/evaluation/benchmark/released.py", "training/evaluation/metrics", "training/losses",
     },
     "training/evaluation/benchmark": {
         "modeling_setok", "processing", "training/data", "training/evaluation",

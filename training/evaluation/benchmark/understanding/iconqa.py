@@ -25,7 +25,7 @@ SKILLS = (
 
 def read(task: str, data: Path, split: str) -> list[Example]:
     """The problems of a sub-task. The truth is the answer as text (of a choice its place), and the skills it needs."""
-    check_split(f"iconqa-{task}", split, SPLITS)
+    check_split(f"iconqa-{task.replace('_', '-')}", split, SPLITS)
     problems = read_json(file := released(data, "problems.json", "iconqa_data/problems.json"), dict)
     splits = read_json(file.with_name("pid_splits.json"), dict)
     skills_file = file.with_name("pid2skills.json")
@@ -52,9 +52,7 @@ def _example(task: str, key: str, record: dict, folder: Path, skills: tuple[str,
         request = f"{request}\nOptions: {', '.join(choices)}."
     if task == "choose_img":
         names += given
-        request = (
-            f"{request}\nThe first picture is the question's, the others are the choices {', '.join(choices)}."
-        )
+        request = f"{request}\nThe first picture is the question's, the others are the choices {', '.join(choices)}."
     images = tuple(Path(find_picture(name, folder)) for name in names)
     return Example(key, request, images, (str(record["answer"]), skills), choices=choices)
 
@@ -89,7 +87,7 @@ def _answer(value: object, what: str) -> object:
 
 def _benchmark(task: str, form: str) -> Benchmark:
     return Benchmark(
-        name=f"iconqa-{task}",
+        name=f"iconqa-{task.replace('_', '-')}",
         answer="text" if task == "fill_in_blank" else "choice",
         splits=SPLITS,
         files=f"problems.json, pid_splits.json, pid2skills.json (for the skills) and iconqa/test/{task}, in the folder "

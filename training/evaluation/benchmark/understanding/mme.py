@@ -12,6 +12,7 @@ from training.evaluation.metrics.mme import COGNITION, PERCEPTION
 from training.evaluation.report import Row
 
 CATEGORIES = (*PERCEPTION, *COGNITION)
+SUFFIXES = (".jpg", ".jpeg", ".png")
 ROOTS = (".", "MME_Benchmark", "MME_Benchmark_release_version", "MME_Benchmark_release_version/MME_Benchmark")
 
 
@@ -33,9 +34,7 @@ def _of_category(folder: Path) -> Iterator[Example]:
     files = sorted(texts.glob("*.txt"))
     if not files:
         raise ValueError(f"{texts} holds no text files with questions")
-    by_name = {
-        path.stem: path for path in sorted(pictures.iterdir()) if path.suffix.lower() in (".jpg", ".png", ".jpeg")
-    }
+    by_name = {path.stem: path for path in sorted(pictures.iterdir()) if path.suffix.lower() in SUFFIXES}
     for file in files:
         if file.stem not in by_name:
             raise ValueError(f"{pictures} has no picture {file.stem}, which {file} asks about")

@@ -18,7 +18,7 @@ SPLITS = ("test", "val", f"test{ZERO_SHOT}", f"val{ZERO_SHOT}")
 
 
 def read(data: Path, split: str) -> list[Example]:
-    """The questions of all subjects, each behind five answered ones of its subject, as the official evaluate.py asks."""
+    """The questions of all subjects, each after five answered ones of it, as the official evaluate.py asks."""
     check_split("mmlu", split, SPLITS)
     part, shots = split.removesuffix(ZERO_SHOT), 0 if split.endswith(ZERO_SHOT) else SHOTS
     folder = released(data, part, f"data/{part}", remedy=f"It holds tables such as astronomy_{part}.csv.")

@@ -42,7 +42,7 @@ def read_lines(file: Path) -> list[object]:
 
 
 def yes_or_no(answer: str) -> str:
-    """What POPE's evaluate.py takes an answer for: "no" if no, No or not is a word of its first sentence, else "yes"."""
+    """As POPE's evaluate.py takes an answer: "no" if no, No or not is a word of its first sentence, else "yes"."""
     words = answer.split(".")[0].replace(",", "").split()
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 

@@ -43,7 +43,7 @@ def read_coco_vqa(name: str, splits: Mapping[str, CocoSplit], data: Path, split:
         number = record["question_id"]
         if of.answers is not None and number not in answers:
             raise ValueError(
-                f"{of.answers} has no answers to question {number} of {of.questions}: take both of one release"
+                f"{of.answers} has no answers to question {number} of {of.questions}: take both files of one release."
             )
         picture = find_picture(of.picture.format(record["image_id"]), folder)
         examples.append(Example(str(number), record["question"], (Path(picture),), answers.get(number)))
