@@ -33,7 +33,7 @@ def read(data: Path, split: str) -> list[Example]:
 def read_lines(file: Path) -> list[object]:
     """Values of a file that has one JSON value a line; else a ValueError."""
     values = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
         try:
             values += [json.loads(line)] if line.strip() else []
         except ValueError as error:
