@@ -257,5 +257,5 @@ def _token_counts(features) -> list[int]:
 
 
 def _generator(example: Example, seed: int) -> torch.Generator:
-    """Of what is sampled for an example, whatever stands beside it in a batch."""
-    return torch.Generator().manual_seed((seed << 32) + zlib.crc32(example.key.encode()))
+    """Of what is sampled for an example, whatever stands beside it in a batch. (Of a seed 32 bits count.)"""
+    return torch.Generator().manual_seed(zlib.crc32(f"{seed} {example.key}".encode()))

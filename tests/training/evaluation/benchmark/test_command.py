@@ -68,11 +68,12 @@ def test_a_killed_run_goes_on(run, vqav2, setokim_folder, tmp_path, monkeypatch)
     with file.open("a") as opened:
         opened.write('{"key": "42001", "requ')  # it was killed while it wrote
     asked.clear()
-    monkeypatch.setattr(
-        Setokim,
-        "answer",
-        lambda self, kind, examples, *rest: (asked.extend(examples), answer(self, kind, examples, *rest))[1],
-    )
+
+    def noting(self, kind, examples, requests, options):
+        asked.extend(examples)
+        return answer(self, kind, examples, requests, options)
+
+    monkeypatch.setattr(Setokim, "answer", noting)
     again = run("vqav2", setokim_folder, vqav2, tmp_path / "killed.json", "--batch_size", "2")
     assert [example.key for example in asked] == ["42001", "73000"]
     assert again == whole

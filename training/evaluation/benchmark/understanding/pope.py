@@ -1,4 +1,4 @@
-"""POPE: is an object there? Half of those asked about are not: random ones, frequent ones, or such as often come along."""
+"""POPE: is an object there? Half of those asked about are not: random, frequent, or often together with what is there.
 
 import json
 from collections.abc import Sequence
