@@ -151,7 +151,7 @@ def _refcoco(scenes: EmojiScenes, output: Path) -> None:
         scene, meant = scenes.scene(index), np.asarray(row["masks"][0]) > 0
         image = _image(index, scenes, "train2014")
         images.append(image)
-        _save(row["images"][0], output / "train2014" / image["file_name"])
+        _save(row["images"][0], output / "images/mscoco/images/train2014" / image["file_name"])
         masks, names = list(scene.masks), list(scene.names)
         target = next((number for number, mask in enumerate(masks) if np.array_equal(mask, meant)), len(masks))
         if target == len(scene.masks):
@@ -195,8 +195,8 @@ def _refcoco(scenes: EmojiScenes, output: Path) -> None:
         ],
         "annotations": annotations,
     }
-    _write_json(output / "instances.json", instances)
-    _write_json(output / "refs(unc).json", refs)
+    _write_json(output / "refcoco" / "instances.json", instances)
+    _write_json(output / "refcoco" / "refs(unc).json", refs)
 
 
 def _magicbrush(scenes: EmojiScenes, output: Path) -> None:

@@ -17,6 +17,7 @@ from training.evaluation.setokim_tasks.segmentation import referring
 
 CONFIG = SceneConfig(image_size=32, max_objects=4)
 COUNT = 12
+PICTURES = "images/mscoco/images/train2014"
 SCENES = EmojiScenes("test", COUNT, CONFIG, seed=5)
 
 
@@ -158,7 +159,7 @@ def test_absent_objects_of_pope_are_the_frequent_ones_and_the_neighbours(written
 
 def test_expressions_of_refcoco_are_those_of_the_evaluation(written):
     folder = written["refcoco"]
-    files = folder / "refs(unc).json", folder / "instances.json", folder / "train2014"
+    files = folder / "refcoco/refs(unc).json", folder / "refcoco/instances.json", folder / PICTURES
     found = load_refcoco(*files, split="val")
     expected = asked_in_the_evaluation(referring, "referring")
     assert len(found) == COUNT
@@ -170,7 +171,7 @@ def test_expressions_of_refcoco_are_those_of_the_evaluation(written):
 
 def test_files_of_refcoco_have_the_released_keys_and_lead_to_each_other(written):
     folder = written["refcoco"]
-    instances, refs = read(folder / "instances.json"), read(folder / "refs(unc).json")
+    instances, refs = read(folder / "refcoco/instances.json"), read(folder / "refcoco/refs(unc).json")
     assert set(instances) == {"info", "licenses", "images", "categories", "annotations"}
     objects = {record["id"]: record for record in instances["annotations"]}
     assert len(objects) == len(instances["annotations"])
@@ -199,7 +200,7 @@ def test_files_of_refcoco_have_the_released_keys_and_lead_to_each_other(written)
 def test_objects_of_refcoco_are_those_of_the_scenes(written):
     """The crowds, of which each has its members beside it, change nothing of a category's mask."""
     folder = written["refcoco"]
-    rows = load_coco(folder / "instances.json", folder / "train2014", min_area=0)
+    rows = load_coco(folder / "refcoco/instances.json", folder / PICTURES, min_area=0)
     expected = []
     for index in range(COUNT):
         scene = SCENES.scene(index)
