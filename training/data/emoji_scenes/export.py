@@ -5,9 +5,8 @@ python -m training.data.emoji_scenes.export vqav2 --output data/emoji-vqav2 --nu
 What is asked of the scenes is what `training.evaluation.evaluate_setokim` asks of the same, so that the figures of a
 benchmark's own reader and scorer can be held against its.
 
-Every file has the place, the name, the keys and the types that it has in the release, in the part "val" (of MagicBrush,
-whose files name no part, the only one), whatever the split of the scenes: it is the one whose answers are public. Scene
-i is the picture of id i + 1. Pictures are PNG, also those whose names end in .jpg: what reads pictures goes by their
+Every file has the place, the name, the keys and the types that it has in the release, in the part "val" (of MagicBrush
+"test"), whatever the split of the scenes: it is the one whose answers are public. Scene i is the picture of id i + 1. Pictures are PNG, also those whose names end in .jpg: what reads pictures goes by their
 content, and so no pixel changes.
 """
 
@@ -211,14 +210,16 @@ def _magicbrush(scenes: EmojiScenes, output: Path) -> None:
         changed = (before != after).any(-1, keepdims=True)
         masked = np.where(changed, np.uint8([255, 255, 255, 0]), np.insert(before, 3, 255, axis=-1))
         for file, pixels in zip(files.values(), (before, masked, after), strict=True):
-            _save(Image.fromarray(pixels), output / "images" / name / file)
-    _write_json(output / "edit_sessions.json", {turn["input"].removesuffix("-input.png"): [turn] for turn in turns})
-    _write_json(output / "edit_turns.json", turns)
+            _save(Image.fromarray(pixels), output / "test" / "images" / name / file)
+    _write_json(
+        output / "test" / "edit_sessions.json", {turn["input"].removesuffix("-input.png"): [turn] for turn in turns}
+    )
+    _write_json(output / "test" / "edit_turns.json", turns)
 
 
 FORMATS: dict[str, Callable[[EmojiScenes, Path], None]] = {
     "vqav2": _vqav2,
-    "coco_captions": _coco_captions,
+    "coco-captions": _coco_captions,
     "pope": _pope,
     "refcoco": _refcoco,
     "magicbrush": _magicbrush,

@@ -108,7 +108,7 @@ def test_annotations_of_vqav2_have_ten_true_answers_and_the_released_keys(writte
 
 
 def test_captions_are_read_back_with_their_pictures(written):
-    folder = written["coco_captions"]
+    folder = written["coco-captions"]
     file = folder / "annotations" / "captions_val2014.json"
     assert types_of(read(file)["annotations"][0]) == {"image_id": int, "id": int, "caption": str}
     assert {"id", "file_name", "width", "height"} <= set(read(file)["images"][0])
@@ -210,7 +210,7 @@ def test_objects_of_refcoco_are_those_of_the_scenes(written):
 
 
 def test_turns_of_magicbrush_are_the_edits_of_the_evaluation(written):
-    folder = written["magicbrush"]
+    folder = written["magicbrush"] / "test"
     turns = read(folder / "edit_turns.json")
     sessions = read(folder / "edit_sessions.json")
     assert [turn for session in sessions.values() for turn in session] == turns
@@ -236,7 +236,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("kept")
     with pytest.raises(ValueError, match="holds something"):
         export("vqav2", tmp_path)
-    with pytest.raises(ValueError, match="choose one of vqav2, coco_captions"):
+    with pytest.raises(ValueError, match="choose one of vqav2, coco-captions"):
         export("vqav3", tmp_path / "new")
     with pytest.raises(ValueError, match="choose one of test, validation"):
         export("vqav2", tmp_path / "new", split="train")
