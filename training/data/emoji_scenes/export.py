@@ -6,8 +6,8 @@ What is asked of the scenes is what `training.evaluation.evaluate_setokim` asks 
 benchmark's own reader and scorer can be held against its.
 
 Every file has the place, the name, the keys and the types that it has in the release, in the part "val" (of MagicBrush
-"test"), whatever the split of the scenes: it is the one whose answers are public. Scene i is the picture of id i + 1. Pictures are PNG, also those whose names end in .jpg: what reads pictures goes by their
-content, and so no pixel changes.
+"test"), whatever the split of the scenes: it is the one whose answers are public. Scene i is the picture of id i + 1.
+Pictures are PNG, also those whose names end in .jpg: what reads pictures goes by their content, and no pixel changes.
 """
 
 import argparse
