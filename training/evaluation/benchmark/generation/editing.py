@@ -10,9 +10,14 @@ from training.data.readers.files import find_picture, read_json
 from training.data.readers.values import listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import INCEPTION, Clip, PictureEncoder, perceptual_distances
-from training.evaluation.benchmark.generation.pictures import resized, to_tensor
+from training.evaluation.benchmark.generation.pictures import resized, to_tensors
 from training.evaluation.benchmark.released import check_split, checked, released
-from training.evaluation.metrics import FeatureSimilarity, MeanAbsoluteError, MeanSquaredError
+from training.evaluation.metrics import (
+    FeatureSimilarity,
+    LearnedPerceptualDistance,
+    MeanAbsoluteError,
+    MeanSquaredError,
+)
 from training.evaluation.report import Row
 
 UNCHANGED = "unchanged_"  # prefix of what the picture that was to be edited would score
@@ -89,7 +94,7 @@ class _Measures:
     of the true one, where it has one."""
 
     def __init__(self, networks: Networks):
-        self.networks = networks
+        self.device, self.lpips = networks.device, perceptual_distances(networks)
         self.clip = None if networks.clip is None else Clip.from_pretrained(networks.clip, networks.device)
         self.encoder = None
         if networks.features not in (None, INCEPTION):
@@ -97,13 +102,15 @@ class _Measures:
 
     def new(self) -> dict:
         """Metrics that have seen nothing."""
-        metrics = {"l1": MeanAbsoluteError(), "l2": MeanSquaredError()} | perceptual_distances(self.networks)
+        metrics = {"l1": MeanAbsoluteError(), "l2": MeanSquaredError()}
+        if self.lpips is not None:
+            metrics["lpips_vgg"] = LearnedPerceptualDistance(self.lpips)
         names = ("clip_image_similarity", "encoder_image_similarity", "clip_text_similarity")
         return metrics | {name: FeatureSimilarity() for name in names}
 
     def add(self, metrics: dict, picture: Image.Image, truth: Image.Image, caption: str | None) -> None:
         picture = resized(picture, truth.size)
-        pixels = [to_tensor(one, self.networks.device) for one in (picture, truth)]
+        pixels = to_tensors([picture, truth], self.device).split(1)
         for key in metrics.keys() & {"l1", "l2", "lpips_vgg"}:
             metrics[key].add_batch(predictions=pixels[0], references=pixels[1])
         for key, encoder in (("clip_image_similarity", self.clip), ("encoder_image_similarity", self.encoder)):
@@ -154,8 +161,8 @@ EVR = Benchmark(
     answer="image",
     splits=("test", "valid"),
     files="test.json and images/ of the Image Editing Request data; so valid",
-    definition="data: Tan et al. 2019; L1, LPIPS, CLIP image similarity as the SeTok paper has them, after MagicBrush's "
-    "scorer; each request of a pair counts",
+    definition="data: Tan et al. 2019; L1, LPIPS, CLIP image similarity as the SeTok paper has them, computed as for "
+    "MagicBrush; each request of a pair counts",
     read=read_evr,
     score=score,
     rows=ROWS,

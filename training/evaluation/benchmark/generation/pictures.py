@@ -25,14 +25,14 @@ def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def to_tensor(picture: Image.Image, device: str | torch.device = "cpu") -> Tensor:
-    """(1, 3, H, W) float32 in [0, 1]."""
-    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).to(device)
-    return pixels.permute(2, 0, 1)[None] / 255
+def to_tensors(pictures: Iterable[Image.Image], device: str | torch.device = "cpu") -> Tensor:
+    """Pictures of one size -> (B, 3, H, W) float32 in [0, 1]."""
+    pixels = torch.stack([torch.from_numpy(np.array(picture.convert("RGB"))) for picture in pictures])
+    return pixels.to(device).permute(0, 3, 1, 2) / 255
 
 
 def to_picture(pixels: Tensor) -> Image.Image:
-    """What `to_tensor` made a tensor (3, H, W) of."""
+    """What `to_tensors` made (3, H, W) of."""
     return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
