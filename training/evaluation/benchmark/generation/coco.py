@@ -9,11 +9,10 @@ import torch
 from PIL import Image
 
 from training.data.readers.files import find_picture, read_json
-from training.data.readers.values import identifier, listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import Clip, frechet_distances
 from training.evaluation.benchmark.generation.pictures import batches, central_square, to_tensors
-from training.evaluation.benchmark.released import check_split, checked, released
+from training.evaluation.benchmark.reading import check_split, fields, find_file
 from training.evaluation.metrics import FeatureSimilarity
 from training.evaluation.report import Row
 
@@ -27,28 +26,21 @@ def read(data: Path, split: str) -> list[Example]:
     """At most `MOST_PICTURES` pictures, each with the first of its captions. Their order is drawn, with a fixed seed:
     so the first of them are a sample as well."""
     check_split("coco-text-to-image", split, SPLITS)
-    name = f"captions_{split}.json"
-    file = released(data, f"annotations/{name}", name, remedy="It is in COCO's annotations_trainval archive.")
-    folder = released(data, split, remedy=f"It is the folder of COCO's pictures {split}.")
-    content = read_json(file, dict)
-    pictures = list(checked(listed(content.get("images"), f"{file}: 'images'"), file, id=identifier, file_name=text))
+    file, folder = find_file(data, f"annotations/captions_{split}.json"), find_file(data, split)
+    images, annotations = fields(read_json(file, dict), str(file), images=list, annotations=list)
+    names = dict(fields(image, f"{file}: 'images'", id=int, file_name=str) for image in images)
     captions = {}
-    records = listed(content.get("annotations"), f"{file}: 'annotations'")
-    for record in checked(records, file, image_id=identifier, caption=text):
-        captions.setdefault(record["image_id"], " ".join(record["caption"].split()))
-    order = np.random.default_rng(SEED).permutation(len(pictures))
-    described = [pictures[i] for i in order if pictures[i]["id"] in captions][:MOST_PICTURES]
-    if not described:
-        raise ValueError(f"{file} has no picture with a caption.")
-    return [_example(picture, captions[picture["id"]], folder) for picture in described]
+    for annotation in annotations:
+        picture, caption = fields(annotation, f"{file}: 'annotations'", image_id=int, caption=str)
+        captions.setdefault(picture, " ".join(caption.split()))
+    described = [picture for picture in names if picture in captions]
+    order = np.random.default_rng(SEED).permutation(len(described))[:MOST_PICTURES]
+    drawn = [described[i] for i in order]
+    return [_example(picture, captions[picture], find_picture(names[picture], folder)) for picture in drawn]
 
 
-def _example(picture: dict, caption: str, folder: Path) -> Example:
-    return Example(
-        key=str(picture["id"]),
-        request=REQUEST.format(caption.rstrip(".")),
-        truth=(Path(find_picture(picture["file_name"], folder)), caption),
-    )
+def _example(picture: int, caption: str, path: str) -> Example:
+    return Example(key=str(picture), request=REQUEST.format(caption.rstrip(".")), truth=(Path(path), caption))
 
 
 def score(examples: Sequence[Example], answers: Sequence[Any], networks: Networks) -> dict[str, float]:

@@ -12,7 +12,7 @@ from training.data import pictures_in
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import frechet_distances, perceptual_distances
 from training.evaluation.benchmark.generation.pictures import batches, central_square, resized, to_tensors
-from training.evaluation.benchmark.released import check_split, released
+from training.evaluation.benchmark.reading import check_split, find_file
 from training.evaluation.metrics import LearnedPerceptualDistance, PeakSignalNoiseRatio, StructuralSimilarity
 from training.evaluation.report import Row
 
@@ -32,9 +32,7 @@ class SquareExample(Example):
 def read_pictures(data: Path, split: str) -> list[Example]:
     """All pictures in the order of their own names, whatever folder they lie in: so their beginning is a sample."""
     check_split("imagenet", split, SPLITS)
-    folder = released(
-        data, "val", remedy="It is the folder of ImageNet's validation pictures, with or without classes."
-    )
+    folder = find_file(data, "val")
     paths = sorted((folder / name for name in pictures_in(folder)), key=lambda path: (path.name, path))
     return [SquareExample(key=str(path.relative_to(folder)), request="", images=(path,)) for path in paths]
 
@@ -65,11 +63,7 @@ def read_names(data: Path, split: str) -> list[Example]:
 
 def _class_names(data: Path) -> dict[str, str]:
     """Class -> name, of lines such as "n01440764 tench, Tinca tinca", whose first name counts."""
-    file = released(
-        data,
-        *NAMES,
-        remedy='Its lines are a class and its name, such as "n01440764 tench"; the latter is in the release.',
-    )
+    file = find_file(data, *NAMES)
     lines = [line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if wrong := [line for line in lines if len(line) != 2]:
         raise ValueError(f"{file} has a line without a name: {' '.join(wrong[0])!r}")
@@ -78,8 +72,12 @@ def _class_names(data: Path) -> dict[str, str]:
 
 def _solution(data: Path) -> dict[str, str]:
     """Name of a picture, without ending -> class."""
-    remedy = "Without it, the pictures must lie in a folder for each class, such as val/n01440764."
-    file = released(data, SOLUTION, remedy=remedy)
+    if not (data / SOLUTION).is_file():
+        raise ValueError(
+            f"{data} has no {SOLUTION}, which says what the pictures show: without it they must lie in folders of "
+            "their classes, such as val/n01440764."
+        )
+    file = data / SOLUTION
     with file.open(encoding="utf-8", newline="") as opened:
         rows = list(csv.DictReader(opened))
     if not rows or not {"ImageId", "PredictionString"} <= rows[0].keys():

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from training.data.readers.values import listed, quoted, text
+from training.data.readers.values import quoted, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
-from training.evaluation.benchmark.released import check_split, checked, released
+from training.evaluation.benchmark.reading import check_split, fields, find_file
 from training.evaluation.metrics import ReferringIoU
 from training.evaluation.report import Row
 
@@ -22,7 +22,7 @@ GROUPS = {False: "short", True: "long"}  # by "is_sentence", as the paper's tabl
 
 def read(data: Path, split: str) -> list[Example]:
     check_split("reason-seg", split, SPLITS)
-    folder = released(data, split, remedy="It is the folder ReasonSeg of the release, with train, val and test in it.")
+    folder = find_file(data, split)
     pictures = sorted(folder.glob("*.jpg"))
     if not pictures:
         raise ValueError(f"{folder} holds no .jpg; the release has a .json with polygons beside each.")
@@ -31,25 +31,25 @@ def read(data: Path, split: str) -> list[Example]:
 
 def _example(picture: Path, split: str) -> Example:
     file = picture.with_suffix(".json")
-    record = _read_annotation(file)
-    texts = listed(record["text"], f"{file}: 'text'")
-    if not texts or not isinstance(record["is_sentence"], bool):
-        raise ValueError(f"{file} needs a 'text' and an 'is_sentence' of true or false, not {quoted(record)}")
+    texts, shapes, is_sentence = fields(_read_annotation(file), str(file), text=list, shapes=list, is_sentence=bool)
+    if not texts:
+        raise ValueError(f"{file} has no 'text', which is what is to be found")
+    named = [fields(shape, f"{file}: 'shapes'", label=str, points=list) for shape in shapes]
     shapes = [
-        (shape["label"].lower(), [_point(point, file) for point in shape["points"]])
-        for shape in checked(listed(record["shapes"], f"{file}: 'shapes'"), file, label=text, points=listed)
-        if shape["label"].lower() != "flag"  # which the release has no more use for
+        (label.lower(), [_point(point, file) for point in points])
+        for label, points in named
+        if label.lower() != "flag"  # of which the release has no more use
     ]
     return Example(
         key=f"{split}/{picture.stem}",
         request=text(texts[0], f"{file}: 'text'").strip().rstrip(".?"),  # the first: so the official evaluation
         images=(picture,),
         truth=partial(_draw, shapes, picture),
-        group=GROUPS[record["is_sentence"]],
+        group=GROUPS[is_sentence],
     )
 
 
-def _read_annotation(file: Path) -> dict:
+def _read_annotation(file: Path) -> object:
     """Some files of the release are in UTF-8, some in Windows' code page 1252."""
     if not file.is_file():
         raise ValueError(f"{file} is missing: the release has such a file beside each .jpg.")
@@ -59,10 +59,9 @@ def _read_annotation(file: Path) -> dict:
     except UnicodeDecodeError:
         decoded = content.decode("cp1252")
     try:
-        record = json.loads(decoded)
+        return json.loads(decoded)
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
-    return next(checked([record], file, shapes=listed, text=listed, is_sentence=lambda value, what: value))
 
 
 def _point(point: object, file: Path) -> tuple[int, int]:
