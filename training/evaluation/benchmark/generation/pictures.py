@@ -14,10 +14,7 @@ def central_square(picture: Image.Image, side: int) -> Image.Image:
     width, height = picture.size
     edge = min(width, height)
     left, top = (width - edge) // 2, (height - edge) // 2
-    box = (left, top, left + edge, top + edge)
-    if (edge, edge) == (side, side):
-        return picture.crop(box)
-    return picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    return resized(picture.crop((left, top, left + edge, top + edge)), (side, side))
 
 
 def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
