@@ -8,12 +8,12 @@ command goes on from there after a killed run. results.submission holds the file
 """
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from training.evaluation.benchmark.answering import TEXT_MODEL, Options, load_answerer
+from training.evaluation.benchmark.answering import Options, load_answerer
 from training.evaluation.benchmark.benchmark import Networks
 from training.evaluation.benchmark.measuring import TOKENS, measure
 from training.evaluation.benchmark.registry import BENCHMARKS
@@ -23,11 +23,20 @@ from training.evaluation.report import choose_device, format_rows, write_results
 @dataclass
 class Arguments:
     model: str = field(metadata={"help": "folder or Hub id of the model, with its processor"})
-    data: str = field(metadata={"help": "folder of the benchmark's files, as released"})
+    data: str | None = field(
+        default=None, metadata={"help": "folder of the benchmark's files, as released; easy-vqa's package has its own"}
+    )
     split: str | None = field(default=None, metadata={"help": "default: the benchmark's first"})
     limit: int | None = field(default=None, metadata={"help": "only the first so many examples"})
     output: str | None = field(default=None, metadata={"help": "JSON file for the results, beside which the rest goes"})
     batch_size: int = field(default=8, metadata={"help": "examples that the model reads at once"})
+    answer_form: str | None = field(
+        default=None,
+        metadata={"help": "added to each request in place of the benchmark's own; '' for nothing"},
+    )
+    text_encoder: str | None = field(
+        default=None, metadata={"help": "of a SeTok that names pictures: what its concept names were encoded with"}
+    )
     max_new_tokens: int | None = field(default=None, metadata={"help": "of a text; default: the benchmark's own"})
     seed: int = field(default=0, metadata={"help": "of the visual tokens that are sampled"})
     visual_guidance_scale: float | None = field(
@@ -40,7 +49,6 @@ class Arguments:
     )
     clip: str | None = field(default=None, metadata={"help": "folder or Hub id of a CLIP, for pictures and texts"})
     lpips: str | None = field(default=None, metadata={"help": "weights of training.packaged_models.lpips_vgg"})
-    text_model: str = field(default=TEXT_MODEL, metadata={"help": "text encoder that a SeTok was trained with"})
     device: str | None = field(default=None, metadata={"help": "default: the accelerator, or the CPU without one"})
     trust_remote_code: bool = field(default=False, metadata={"help": "run the code that the model's repository holds"})
 
@@ -50,13 +58,17 @@ def main() -> None:
     parser.add_argument("name", metavar="NAME", choices=list(BENCHMARKS), help=", ".join(BENCHMARKS))
     arguments, named = parser.parse_args_into_dataclasses()
     benchmark, device = BENCHMARKS[named.name], choose_device(arguments.device)
+    if arguments.answer_form is not None:
+        benchmark = replace(benchmark, answer_form=arguments.answer_form)
+    if arguments.data is None and benchmark.packaged is None:
+        parser.error(f"{benchmark.name} needs --data, a folder with {benchmark.files}")
     sampling = ("visual_guidance_scale", "visual_temperature", "num_diffusion_steps")
     given = {name: getattr(arguments, name) for name in sampling}
     with tempfile.TemporaryDirectory() as folder:
         results = measure(
             benchmark,
-            load_answerer(arguments.model, device, arguments.trust_remote_code, arguments.text_model),
-            Path(arguments.data),
+            load_answerer(arguments.model, device, arguments.trust_remote_code, arguments.text_encoder),
+            benchmark.packaged() if arguments.data is None else Path(arguments.data),
             Path(arguments.output or f"{folder}/results.json"),
             model=arguments.model,
             split=arguments.split,

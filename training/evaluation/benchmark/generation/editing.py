@@ -8,11 +8,11 @@ from typing import Any
 from PIL import Image
 
 from training.data.readers.files import find_picture, read_json
-from training.data.readers.values import listed, quoted, text
+from training.data.readers.values import listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import INCEPTION, Clip, PictureEncoder, perceptual_distances
 from training.evaluation.benchmark.generation.pictures import resized, to_tensors
-from training.evaluation.benchmark.reading import check_split, fields, find_file
+from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import (
     FeatureSimilarity,
     LearnedPerceptualDistance,
@@ -28,7 +28,7 @@ def read_turns(data: Path, split: str) -> list[Example]:
     """Every turn of MagicBrush, each from the true picture before it. The truth of this and the other readers: the file
     of the true result, and its caption or `None`."""
     check_split(MAGIC_BRUSH.name, split, MAGIC_BRUSH.splits)
-    file = find_file(data, f"{split}/edit_turns.json")
+    file = released(data, f"{split}/edit_turns.json")
     captions = _captions(file)
     return [_session([turn], file, captions) for turn in read_json(file, list)]
 
@@ -36,22 +36,19 @@ def read_turns(data: Path, split: str) -> list[Example]:
 def read_sessions(data: Path, split: str) -> list[Example]:
     """Every session of MagicBrush, from its first picture to the result of its last turn."""
     check_split(MAGIC_BRUSH.name, split, MAGIC_BRUSH.splits)
-    file = find_file(data, f"{split}/edit_sessions.json")
+    file = released(data, f"{split}/edit_sessions.json")
     captions = _captions(file)
     return [_session(turns, file, captions) for turns in read_json(file, dict).values()]
 
 
 def _session(turns: object, file: Path, captions: dict) -> Example:
-    turns = [
-        fields(turn, f"{file}, {quoted(turn)}", input=str, output=str, instruction=str)
-        for turn in listed(turns, f"{file}: a session")
-    ]
+    turns = list(checked(listed(turns, f"{file}: a session"), file, input=text, output=text, instruction=text))
     if not turns:
         raise ValueError(f"{file} has a session without turns")
-    first, last = turns[0][0], turns[-1][1]
+    first, last = turns[0]["input"], turns[-1]["output"]
     session = first.split("-")[0]  # "139306-input.png" and "139306-output1.png" lie in the folder 139306
     before, after = (Path(find_picture(f"{session}/{name}", file.with_name("images"))) for name in (first, last))
-    instruction, *then = (instruction for _, _, instruction in turns)
+    instruction, *then = (turn["instruction"] for turn in turns)
     truth = (after, captions.get(session, {}).get(last))
     return Example(key=after.stem, request=instruction, images=(before,), truth=truth, then=tuple(then))
 
@@ -65,24 +62,23 @@ def _captions(file: Path) -> dict:
 def read_evr(data: Path, split: str) -> list[Example]:
     """Every one of the requests that people wrote for a pair of pictures."""
     check_split(EVR.name, split, EVR.splits)
-    file, folder = find_file(data, f"{split}.json"), find_file(data, "images")
+    file, folder = released(data, f"{split}.json"), released(data, "images")
     examples = []
-    for pair in read_json(file, list):
-        before, after, requests, uid = fields(pair, str(file), img0=str, img1=str, sents=list, uid=str)
-        for number, request in enumerate(requests):
-            request = text(request, f"{file}: {uid}, 'sents'").strip()
-            examples.append(_pair(f"{uid}-{number}", request, before, after, folder))
+    for pair in checked(read_json(file, list), file, img0=text, img1=text, sents=listed, uid=text):
+        for number, request in enumerate(pair["sents"]):
+            request = text(request, f"{file}: {pair['uid']}, 'sents'").strip()
+            examples.append(_pair(f"{pair['uid']}-{number}", request, pair["img0"], pair["img1"], folder))
     return examples
 
 
 def read_ma5k(data: Path, split: str) -> list[Example]:
     check_split(MA5K.name, split, MA5K.splits)
-    file, folder = find_file(data, f"annotations/{split}_sess_1.json"), find_file(data, "images")
-    examples = []
-    for number, pair in enumerate(read_json(file, list)):
-        before, after, request = fields(pair, str(file), input=str, output=str, request=str)
-        examples.append(_pair(f"{number}-{Path(after).stem}", request.strip(), before, after, folder))
-    return examples
+    file, folder = released(data, f"annotations/{split}_sess_1.json"), released(data, "images")
+    pairs = checked(read_json(file, list), file, input=text, output=text, request=text)
+    return [
+        _pair(f"{number}-{Path(pair['output']).stem}", pair["request"].strip(), pair["input"], pair["output"], folder)
+        for number, pair in enumerate(pairs)
+    ]
 
 
 def _pair(key: str, request: str, before: str, after: str, folder: Path) -> Example:

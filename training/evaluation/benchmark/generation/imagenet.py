@@ -12,7 +12,7 @@ from training.data import pictures_in
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import frechet_distances, perceptual_distances
 from training.evaluation.benchmark.generation.pictures import batches, central_square, resized, to_tensors
-from training.evaluation.benchmark.reading import check_split, find_file
+from training.evaluation.benchmark.released import check_split, released
 from training.evaluation.metrics import LearnedPerceptualDistance, PeakSignalNoiseRatio, StructuralSimilarity
 from training.evaluation.report import Row
 
@@ -32,7 +32,7 @@ class SquareExample(Example):
 def read_pictures(data: Path, split: str) -> list[Example]:
     """All pictures in the order of their own names, whatever folder they lie in: so their beginning is a sample."""
     check_split("imagenet", split, SPLITS)
-    folder = find_file(data, "val")
+    folder = released(data, "val")
     paths = sorted((folder / name for name in pictures_in(folder)), key=lambda path: (path.name, path))
     return [SquareExample(key=str(path.relative_to(folder)), request="", images=(path,)) for path in paths]
 
@@ -63,7 +63,7 @@ def read_names(data: Path, split: str) -> list[Example]:
 
 def _class_names(data: Path) -> dict[str, str]:
     """Class -> name, of lines such as "n01440764 tench, Tinca tinca", whose first name counts."""
-    file = find_file(data, *NAMES)
+    file = released(data, *NAMES)
     lines = [line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if wrong := [line for line in lines if len(line) != 2]:
         raise ValueError(f"{file} has a line without a name: {' '.join(wrong[0])!r}")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from training.data.readers.values import quoted, text
+from training.data.readers.values import listed, quoted, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
-from training.evaluation.benchmark.reading import check_split, fields, find_file
+from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import ReferringIoU
 from training.evaluation.report import Row
 
@@ -22,7 +22,7 @@ GROUPS = {False: "short", True: "long"}  # by "is_sentence", as the paper's tabl
 
 def read(data: Path, split: str) -> list[Example]:
     check_split("reason-seg", split, SPLITS)
-    folder = find_file(data, split)
+    folder = released(data, split, remedy="It is the folder ReasonSeg of the release, with train, val and test in it.")
     pictures = sorted(folder.glob("*.jpg"))
     if not pictures:
         raise ValueError(f"{folder} holds no .jpg; the release has a .json with polygons beside each.")
@@ -31,21 +31,23 @@ def read(data: Path, split: str) -> list[Example]:
 
 def _example(picture: Path, split: str) -> Example:
     file = picture.with_suffix(".json")
-    texts, shapes, is_sentence = fields(_read_annotation(file), str(file), text=list, shapes=list, is_sentence=bool)
-    if not texts:
+    (record,) = checked([_read_annotation(file)], file, text=listed, shapes=listed, is_sentence=_truth_value)
+    if not record["text"]:
         raise ValueError(f"{file} has no 'text', which is what is to be found")
-    named = [fields(shape, f"{file}: 'shapes'", label=str, points=list) for shape in shapes]
+    request = text(record["text"][0], f"{file}: 'text'")  # the first, as the official evaluation does
     shapes = [
-        (label.lower(), [_point(point, file) for point in points])
-        for label, points in named
-        if label.lower() != "flag"  # of which the release has no more use
+        (shape["label"].lower(), [_point(point, file) for point in shape["points"]])
+        for shape in checked(record["shapes"], f"{file}: 'shapes'", label=text, points=listed)
+        if shape["label"].lower() != "flag"  # of which the release has no more use
     ]
     return Example(
         key=f"{split}/{picture.stem}",
-        request=text(texts[0], f"{file}: 'text'").strip().rstrip(".?"),  # the first: so the official evaluation
+        request=text(record["text"][0], f"{file}: 'text'")
+        .strip()
+        .rstrip(".?"),  # the first: so the official evaluation
         images=(picture,),
         truth=partial(_draw, shapes, picture),
-        group=GROUPS[is_sentence],
+        group=GROUPS[record["is_sentence"]],
     )
 
 
@@ -62,6 +64,12 @@ def _read_annotation(file: Path) -> object:
         return json.loads(decoded)
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
+
+
+def _truth_value(value: object, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{what} must be true or false, not {quoted(value)}")
+    return value
 
 
 def _point(point: object, file: Path) -> tuple[int, int]:

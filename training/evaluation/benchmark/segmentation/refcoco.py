@@ -9,7 +9,7 @@ import numpy as np
 
 from training.data import CocoMasks, load_refcoco
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
-from training.evaluation.benchmark.reading import check_split, find_file
+from training.evaluation.benchmark.released import check_split, released
 from training.evaluation.metrics import ReferringIoU
 from training.evaluation.report import Row
 
@@ -45,8 +45,12 @@ def _read(name: str, split_by: str, splits: Sequence[str], data: Path, split: st
             f"{data / pickled} is a pickle, which can run code when it is read, and is not: where you trust it, write "
             f"its content out as {refs} once, by json.dump(pickle.load(...), ...)."
         )
-    annotations, pictures = find_file(data, f"{name}/instances.json"), find_file(data, *PICTURES)
-    masks = load_refcoco(find_file(data, refs), annotations, pictures, split)
+    masks = load_refcoco(
+        released(data, refs, remedy=f"It is the `refer` API's data folder, with {pickled} written out as JSON."),
+        released(data, f"{name}/instances.json"),
+        released(data, *PICTURES, remedy="They are the pictures of COCO's train2014."),
+        split,
+    )
     return [_example(masks, index, split) for index in range(len(masks))]
 
 

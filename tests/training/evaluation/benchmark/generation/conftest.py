@@ -44,7 +44,7 @@ def clip_folder(tmp_path_factory) -> str:
     text = CLIPTextConfig(
         **SMALL,
         vocab_size=len(tokenizer),
-        max_position_embeddings=24,
+        max_position_embeddings=72,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -93,7 +93,7 @@ def test_what_has_no_network_is_left_out(tmp_path, encoder_folder):
 def test_a_missing_file_is_named(tmp_path, missing):
     write(tmp_path)
     (tmp_path / missing).rename(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=f"has no {missing}"):
+    with pytest.raises(ValueError, match=f"There is no {missing} in"):
         COCO_TEXT_TO_IMAGE.read(tmp_path, "val2014")
 
 

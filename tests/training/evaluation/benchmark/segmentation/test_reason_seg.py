@@ -100,8 +100,8 @@ def test_a_group_without_examples_has_no_result(tmp_path):
     "changes, message",
     [
         ({"text": []}, "has no 'text'"),
-        ({"is_sentence": "yes"}, "'is_sentence' must be bool"),
-        ({"shapes": [{"label": "target"}]}, "'points' must be list"),
+        ({"is_sentence": "yes"}, "'is_sentence' must be true or false"),
+        ({"shapes": [{"label": "target"}]}, "needed are label, points"),
         ({"shapes": [shape("target", (1, 2, 3))]}, r"a point must be \[x, y\]"),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_file_of_another_form_is_named(tmp_path, changes, message):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(ValueError, match="has no val"):
+    with pytest.raises(ValueError, match="There is no val in"):
         REASON_SEG.read(tmp_path, "val")
     write(tmp_path).unlink()
     with pytest.raises(ValueError, match="1.json is missing"):

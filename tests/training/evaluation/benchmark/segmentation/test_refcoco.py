@@ -129,7 +129,7 @@ def test_a_missing_file_is_named(tmp_path, missing):
     (tmp_path / "refcoco" / missing).unlink()
     with pytest.raises(ValueError) as error:
         REFCOCO.read(tmp_path, "val")
-    assert f"has no refcoco/{missing}" in str(error.value)
+    assert f"There is no refcoco/{missing} in" in str(error.value)
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
