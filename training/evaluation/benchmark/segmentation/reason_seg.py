@@ -42,9 +42,7 @@ def _example(picture: Path, split: str) -> Example:
     ]
     return Example(
         key=f"{split}/{picture.stem}",
-        request=text(record["text"][0], f"{file}: 'text'")
-        .strip()
-        .rstrip(".?"),  # the first: so the official evaluation
+        request=request.strip().rstrip(".?"),
         images=(picture,),
         truth=partial(_draw, shapes, picture),
         group=GROUPS[record["is_sentence"]],

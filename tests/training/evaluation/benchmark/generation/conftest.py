@@ -54,6 +54,7 @@ def clip_folder(tmp_path_factory) -> str:
         folder
     )
     CLIPImageProcessor(**SQUARE).save_pretrained(folder)
+    tokenizer.model_max_length = 72
     tokenizer.save_pretrained(folder)
     return str(folder)
 

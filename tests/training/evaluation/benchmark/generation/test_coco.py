@@ -108,3 +108,15 @@ def test_a_missing_picture_is_named(tmp_path):
 def test_an_unknown_split_is_refused(tmp_path, benchmark):
     with pytest.raises(ValueError, match=f"has no split 'train': choose {benchmark.splits[0]}"):
         benchmark.read(tmp_path, "train")
+
+
+def test_through_the_command(run, setokim_folder, encoder_folder, clip_folder, tmp_path):
+    write(tmp_path)
+    networks = ["--features", encoder_folder, "--clip", clip_folder]
+    measured = run("coco-text-to-image", setokim_folder, tmp_path, tmp_path / "results.json", *networks)
+    folder = tmp_path / "results.predictions"
+    painted = [Image.open(folder / line["answer"]["file"]) for line in measured.predictions[1:]]
+    examples = COCO_TEXT_TO_IMAGE.read(tmp_path, "val2014")
+    expected = COCO_TEXT_TO_IMAGE.score(examples, painted, Networks(encoder_folder, clip_folder))
+    assert {key: measured.results[key] for key in expected} == pytest.approx(expected)
+    assert "encoder of --features" in measured.table and "Inception" not in measured.table

@@ -192,3 +192,22 @@ def test_a_missing_picture_or_field_is_named(tmp_path):
     (tmp_path / "test/edit_sessions.json").write_text('{"30": []}')
     with pytest.raises(ValueError, match="a session without turns"):
         MAGIC_BRUSH_MULTI_TURN.read(tmp_path, "test")
+
+
+def test_the_turns_of_a_session_go_on_from_each_other(run, setokim_folder, tmp_path):
+    write_magic_brush(tmp_path)
+    measured = run("magicbrush-multi-turn", setokim_folder, tmp_path, tmp_path / "results.json")
+    folder = tmp_path / "results.predictions"
+    final = {line["key"]: Image.open(folder / line["answer"]["file"]) for line in measured.predictions[1:]}
+    assert list(final) == ["139306-output2", "30-output1"]
+    expected = MAGIC_BRUSH.score(MAGIC_BRUSH_MULTI_TURN.read(tmp_path, "test"), list(final.values()), Networks())
+    assert {key: measured.results[key] for key in expected} == pytest.approx(expected)
+
+    alone = run("magicbrush", setokim_folder, tmp_path, tmp_path / "turns.json", "--limit", "1")
+    (tmp_path / "turns.predictions" / alone.predictions[1]["answer"]["file"]).rename(
+        tmp_path / "test/images/139306/139306-output1.png"  # what the model made of the first turn
+    )
+    run("magicbrush", setokim_folder, tmp_path, tmp_path / "second.json", "--limit", "2")
+    second = Image.open(tmp_path / "second.predictions/139306-output2.png")
+    assert second.size == SIZE
+    assert second.tobytes() == final["139306-output2"].tobytes()

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.setokim_testing import pictures
+from modeling_setok import SetokForPreTraining
+from modeling_setok.concept_contrastive import unit
+from processing import SetokImageProcessor
+from tests.setokim_testing import pictures, tiny_setok
+from training.data.concept_text import concept_text_features
 from training.evaluation.benchmark.benchmark import Networks
 from training.evaluation.benchmark.generation.imagenet import IMAGENET_RECONSTRUCTION, IMAGENET_ZERO_SHOT, SIDE
 
@@ -103,3 +107,34 @@ def test_a_class_without_a_name_is_refused(tmp_path):
     (tmp_path / "LOC_synset_mapping.txt").write_text("n01440764\n")
     with pytest.raises(ValueError, match="a line without a name: 'n01440764'"):
         IMAGENET_ZERO_SHOT.read(tmp_path, "val")
+
+
+def test_through_the_command(run, setok_folder, tmp_path):
+    write(tmp_path)
+    measured = run("imagenet-reconstruction", setok_folder, tmp_path, tmp_path / "results.json", "--limit", "3")
+    folder = tmp_path / "results.predictions"
+    painted = [Image.open(folder / line["answer"]["file"]) for line in measured.predictions[1:]]
+    examples = IMAGENET_RECONSTRUCTION.read(tmp_path, "val")[:3]
+    expected = IMAGENET_RECONSTRUCTION.score(examples, painted, Networks())
+    assert {key: measured.results[key] for key in expected} == pytest.approx(expected)
+
+
+def test_names_through_the_command(run, clip_folder, tmp_path):
+    config = tiny_setok().config
+    config.text_feature_dim = 8
+    setok, image_processor = SetokForPreTraining(config).eval(), SetokImageProcessor(size={"height": 24, "width": 24})
+    setok.save_pretrained(tmp_path / "setok")
+    image_processor.save_pretrained(tmp_path / "setok")
+    write(tmp_path)
+    encoder = ["--text_encoder", clip_folder]
+    measured = run("imagenet-zero-shot", tmp_path / "setok", tmp_path, tmp_path / "results.json", *encoder)
+
+    names = ["tench", "crane", "toilet tissue"]
+    texts = unit(setok.text_projection(concept_text_features(names, clip_folder)))
+    nearest = []
+    for example in IMAGENET_ZERO_SHOT.read(tmp_path, "val"):
+        tokens = setok.setok(image_processor(example.pictures(), return_tensors="pt")["pixel_values"]).last_hidden_state
+        nearest.append(names[(unit(setok.visual_projection(tokens[0].mean(0))) @ texts.T).argmax()])
+    assert [line["answer"] for line in measured.predictions[1:]] == nearest
+    right = sum(name == truth for name, truth in zip(nearest, ["tench", "crane", "crane", "tench"], strict=True))
+    assert measured.results["top1"] == right / 4

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from training.evaluation.benchmark.benchmark import Networks
+from training.evaluation.benchmark.predictions import mask_of
 from training.evaluation.benchmark.segmentation.reason_seg import IGNORED, REASON_SEG, TARGET
 
 SIZE = (20, 10)  # width, height
@@ -127,3 +128,13 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
     write(tmp_path)
     with pytest.raises(ValueError, match=r"the mask is \(4, 4\), and the picture \(10, 20\)"):
         REASON_SEG.score(REASON_SEG.read(tmp_path, "val"), [np.zeros((4, 4), bool)], Networks())
+
+
+def test_through_the_command(run, setokim_folder, tmp_path):
+    write(tmp_path)
+    write(tmp_path, "2", is_sentence=True)
+    measured = run("reason-seg", setokim_folder, tmp_path, tmp_path / "results.json")
+    masks = [mask_of(line["answer"]) for line in measured.predictions[1:]]
+    expected = REASON_SEG.score(REASON_SEG.read(tmp_path, "val"), masks, Networks())
+    assert {key: measured.results[key] for key in expected} == expected
+    assert "phrases" in measured.table and "sentences" in measured.table

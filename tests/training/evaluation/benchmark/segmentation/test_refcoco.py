@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from training.evaluation.benchmark.benchmark import Networks
+from training.evaluation.benchmark.predictions import mask_of
 from training.evaluation.benchmark.segmentation import BENCHMARKS
 from training.evaluation.benchmark.segmentation.refcoco import REFCOCO, REFCOCO_PLUS, REFCOCOG
 
@@ -136,3 +137,14 @@ def test_a_missing_file_is_named(tmp_path, missing):
 def test_an_unknown_split_is_refused(tmp_path, benchmark):
     with pytest.raises(ValueError, match=f"has no split 'testC': choose {benchmark.splits[0]}"):
         benchmark.read(tmp_path, "testC")
+
+
+def test_through_the_command(run, setokim_folder, tmp_path):
+    write(tmp_path)
+    measured = run("refcoco", setokim_folder, tmp_path, tmp_path / "results.json", "--split", "val")
+    examples = REFCOCO.read(tmp_path, "val")
+    masks = [mask_of(line["answer"]) for line in measured.predictions[1:]]
+    assert [mask.shape for mask in masks] == [SIZE[::-1]] * 2
+    expected = REFCOCO.score(examples, masks, Networks())
+    assert {key: measured.results[key] for key in expected} == expected
+    assert all(row.title in measured.table for row in REFCOCO.rows)
