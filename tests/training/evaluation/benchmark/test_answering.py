@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -90,14 +91,20 @@ def test_what_is_sampled_depends_on_the_row_alone(kind, processor, files):
     alone = [value for row in rows for value in pixels([row])]
     for batched, single in zip(pixels(rows), alone, strict=True):
         assert (batched - single).abs().max() <= 1
-    if kind == "image":
-        assert any((a != b).any() for a, b in zip(alone, pixels(rows, seed=1), strict=True))
 
 
 def test_a_setokim_draws_where_there_is_no_picture(processor, files):
     setokim = Setokim(tiny_setokim(processor), processor)
-    (answer,) = setokim.answer("image", [Example("key", "Draw: a dog")], ["Draw: a dog"], Options())
-    assert answer.content.size == (6, 6) and answer.num_visual_tokens == 0
+    rows = [Example(key, "Draw: a dog") for key in ("key", "another")]
+
+    def drawn(rows, seed=0):
+        answers = setokim.answer("image", rows, [row.request for row in rows], Options(seed=seed))
+        assert {(answer.content.size, answer.num_visual_tokens) for answer in answers} == {((6, 6), 0)}
+        return [np.asarray(answer.content).astype(int) for answer in answers]
+
+    first, second = drawn(rows)
+    assert abs(drawn(rows[1:])[0] - second).max() <= 1  # each has its own noise, whatever stands beside it
+    assert (first != second).any() and (drawn(rows, seed=1)[0] != first).any()
     with pytest.raises(ValueError, match="key: 2 pictures, where each example of a batch must have one"):
         setokim.answer("image", [Example("key", "Join them.", tuple(files[:2]))], ["Join them."], Options())
 
