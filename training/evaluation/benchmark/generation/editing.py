@@ -100,9 +100,9 @@ def score(examples: Sequence[Example], answers: Sequence[Any], networks: Network
 
 
 class _Measures:
-    """Of a picture and the true one, to whose size it is brought: `l1`, `l2` (pixels in [0, 1]), `lpips_vgg`,
-    `clip_image_similarity` and `encoder_image_similarity`, cosines of features; `clip_text_similarity` with the caption
-    of the true one, where it has one."""
+    """Of a picture and the true one, as MagicBrush has them: `l1`, `l2` and `lpips_vgg` at the size of the true one, of
+    pixels in [0, 1]; `clip_image_similarity` and `encoder_image_similarity`, cosines of the features of both as each
+    network's own processor prepares them; `clip_text_similarity` with the caption of the true one, where it has one."""
 
     def __init__(self, networks: Networks):
         self.device, self.lpips = networks.device, perceptual_distances(networks)
@@ -120,8 +120,7 @@ class _Measures:
         return metrics | {name: FeatureSimilarity() for name in names}
 
     def add(self, metrics: dict, picture: Image.Image, truth: Image.Image, caption: str | None) -> None:
-        picture = resized(picture, truth.size)
-        pixels = to_tensors([picture, truth], self.device).split(1)
+        pixels = to_tensors([resized(picture, truth.size), truth], self.device).split(1)
         for key in metrics.keys() & {"l1", "l2", "lpips_vgg"}:
             metrics[key].add_batch(predictions=pixels[0], references=pixels[1])
         for key, encoder in (("clip_image_similarity", self.clip), ("encoder_image_similarity", self.encoder)):

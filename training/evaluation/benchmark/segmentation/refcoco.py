@@ -11,6 +11,7 @@ from training.data import CocoMasks, load_refcoco
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, released
 from training.evaluation.metrics import ReferringIoU
+from training.evaluation.metrics.segmentation import PRECISION_PERCENT
 from training.evaluation.report import Row
 
 PICTURES = ("images/mscoco/images/train2014", "train2014")
@@ -18,7 +19,7 @@ ROWS = (
     Row("expressions", "num_examples", ".0f"),
     Row("cIoU", "ciou"),
     Row("gIoU (mean IoU)", "giou"),
-    *(Row(f"precision at IoU .{threshold // 10}", f"precision_{threshold}") for threshold in range(50, 100, 10)),
+    *(Row(f"precision at IoU .{percent // 10}", f"precision_{percent}") for percent in PRECISION_PERCENT),
 )
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
-from training.evaluation.benchmark.benchmark import Networks
+from tests.setokim_testing import pictures
+from training.evaluation.benchmark.answering import Options, load_answerer
+from training.evaluation.benchmark.benchmark import Example, Networks
 from training.evaluation.benchmark.generation.editing import EVR, MA5K, MAGIC_BRUSH, MAGIC_BRUSH_MULTI_TURN
 from training.evaluation.benchmark.generation.networks import Clip, PictureEncoder
 
@@ -194,7 +196,7 @@ def test_a_missing_picture_or_field_is_named(tmp_path):
         MAGIC_BRUSH_MULTI_TURN.read(tmp_path, "test")
 
 
-def test_the_turns_of_a_session_go_on_from_each_other(run, setokim_folder, tmp_path):
+def test_a_session_goes_through_the_command(run, setokim_folder, tmp_path):
     write_magic_brush(tmp_path)
     measured = run("magicbrush-multi-turn", setokim_folder, tmp_path, tmp_path / "results.json")
     folder = tmp_path / "results.predictions"
@@ -203,11 +205,25 @@ def test_the_turns_of_a_session_go_on_from_each_other(run, setokim_folder, tmp_p
     expected = MAGIC_BRUSH.score(MAGIC_BRUSH_MULTI_TURN.read(tmp_path, "test"), list(final.values()), Networks())
     assert {key: measured.results[key] for key in expected} == pytest.approx(expected)
 
-    alone = run("magicbrush", setokim_folder, tmp_path, tmp_path / "turns.json", "--limit", "1")
-    (tmp_path / "turns.predictions" / alone.predictions[1]["answer"]["file"]).rename(
-        tmp_path / "test/images/139306/139306-output1.png"  # what the model made of the first turn
+
+def test_each_turn_goes_on_from_the_answer_before(setokim_folder, tmp_path):
+    first, second = (tmp_path / f"{name}.png" for name in ("first", "second"))
+    pictures(1, SIZE)[0].save(first)
+    answerer = load_answerer(str(setokim_folder), "cpu")
+
+    def edited(*examples: Example) -> list[Image.Image]:
+        answers = answerer.answer("image", examples, [example.request for example in examples], Options())
+        return [answer.content for answer in answers]
+
+    (step,) = edited(Example("one", "Add a cat.", (first,)))
+    step.save(second)
+    (expected,) = edited(Example("one", "Add a dog.", (second,)))
+    together, alone = edited(
+        Example("one", "Add a cat.", (first,), then=("Add a dog.",)), Example("two", "No.", (first,))
     )
-    run("magicbrush", setokim_folder, tmp_path, tmp_path / "second.json", "--limit", "2")
-    second = Image.open(tmp_path / "second.predictions/139306-output2.png")
-    assert second.size == SIZE
-    assert second.tobytes() == final["139306-output2"].tobytes()
+    assert _furthest(together, expected) <= 1 < _furthest(together, step)
+    assert _furthest(alone, edited(Example("two", "No.", (first,)))[0]) <= 1
+
+
+def _furthest(picture: Image.Image, other: Image.Image) -> int:
+    return max(high for _, high in ImageChops.difference(picture, other).getextrema())

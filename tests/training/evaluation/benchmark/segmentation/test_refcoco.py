@@ -109,6 +109,7 @@ def test_scores_by_hand(tmp_path):
     found = REFCOCO.score(examples, answers, Networks())
     assert found["ciou"] == pytest.approx((12 + 20) / (16 + 44))
     assert found["giou"] == pytest.approx((12 / 16 + 20 / 44) / 2)
+    assert [found[f"precision_{percent}"] for percent in (50, 60, 70, 80, 90)] == [0.5, 0.5, 0.5, 0, 0]
 
 
 def test_a_pickle_is_refused_unread(tmp_path):
