@@ -52,6 +52,7 @@ ROOMS = {
         "training/data/readers", "training/data/sprite_worlds",
     },
     "training/evaluation/metrics": set(),
+    "training/evaluation/modules": {"training/evaluation/metrics"},
     "training/evaluation/object_discovery": {
         "modeling_setok", "processing", "training/data", "training/evaluation", "training/evaluation/metrics"
     },

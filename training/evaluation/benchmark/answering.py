@@ -6,7 +6,7 @@ Row i of a batch gets what it would get alone: texts are greedy, and what is sam
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -159,7 +159,16 @@ class Setokim(ChatModel):
             tokens = self._generate(examples, [None] * len(examples), requests, options)
             painted = self.processor.image_processor.postprocess(self.model.decode_images(tokens))
             return [Answer(picture, 0) for picture in painted]
-        images = [_only_picture(example) for example in examples]
+        answers = self._edit(examples, [_only_picture(example) for example in examples], requests, options)
+        for turn in range(max(len(example.then) for example in examples)):
+            further = [number for number, example in enumerate(examples) if turn < len(example.then)]
+            asked, images = [examples[number] for number in further], [answers[number].content for number in further]
+            edited = self._edit(asked, images, [example.then[turn] for example in asked], options)
+            for number, answer in zip(further, edited, strict=True):
+                answers[number] = replace(answers[number], content=answer.content)
+        return answers
+
+    def _edit(self, examples, images, requests, options):
         features = self.model.encode_images(self.processor, images)
         tokens = self._generate(examples, images, requests, options, features)
         edited = self.model.edit_from_tokens(self.processor, images, tokens, image_features=features)

@@ -27,6 +27,8 @@ class Example:
         truth: what the scorer compares the answer with, in the benchmark's own form.
         group: finer kind, for results by kind; `None` where there is none.
         choices: of a "choice" benchmark the possible answers, of which the most likely one counts.
+        then: of an "image" benchmark further requests, each about the picture that answers the one before; the answer
+            to the last one counts.
     """
 
     key: str
@@ -35,6 +37,7 @@ class Example:
     truth: Any = None
     group: str | None = None
     choices: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
 
     def pictures(self) -> list[Image.Image]:
         """The images as PIL pictures in RGB, upright."""

@@ -56,9 +56,9 @@ class VqaAccuracy(Metric):
     with those of the annotators (Antol et al. 2015; https://visualqa.org/evaluation.html).
 
     An answer that n of a set of annotators gave counts min(n / 3, 1); the score is the mean of this over the sets of
-    all annotators but one. Answers are compared after `normalize_vqa_answer`, on both sides, as the definition says.
-    (The official script leaves number words and articles of the annotators as they are, and their punctuation where
-    all of them agree; it takes these as done in what is released.)
+    all annotators but one. Both sides are compared after `normalize_vqa_answer`. (The official script does that with
+    the given answer. Of the annotators' it takes away punctuation alone, and nothing where all agree: what is released
+    of VQA has no articles and number words.)
 
     Where a set has one or two annotators only, all of them must agree for 1; a single annotator is the set.
 

@@ -12,7 +12,7 @@ from training.data.readers.files import find_picture, read_json
 from training.data.readers.values import identifier, listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import Clip, frechet_distances
-from training.evaluation.benchmark.generation.pictures import batches, central_square, to_tensor
+from training.evaluation.benchmark.generation.pictures import batches, central_square, to_tensors
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import FeatureSimilarity
 from training.evaluation.report import Row
@@ -24,31 +24,24 @@ REQUEST = "Draw: {}."
 
 
 def read(data: Path, split: str) -> list[Example]:
-    """At most `MOST_PICTURES` pictures in an order drawn with a fixed seed, so that their beginning is a sample as well,
-    each with the first of its captions."""
+    """At most `MOST_PICTURES` pictures, each with the first of its captions. Their order is drawn, with a fixed seed:
+    so the first of them are a sample as well."""
     check_split("coco-text-to-image", split, SPLITS)
-    name = f"captions_{split}.json"
-    file = released(data, f"annotations/{name}", name, remedy="It is in COCO's annotations_trainval archive.")
-    folder = released(data, split, remedy=f"It is the folder of COCO's pictures {split}.")
-    content = read_json(file, dict)
-    pictures = list(checked(listed(content.get("images"), f"{file}: 'images'"), file, id=identifier, file_name=text))
+    file, folder = released(data, f"annotations/captions_{split}.json"), released(data, split)
+    (content,) = checked([read_json(file, dict)], file, images=listed, annotations=listed)
+    pictures = checked(content["images"], f"{file}: 'images'", id=identifier, file_name=text)
+    names = {picture["id"]: picture["file_name"] for picture in pictures}
     captions = {}
-    records = listed(content.get("annotations"), f"{file}: 'annotations'")
-    for record in checked(records, file, image_id=identifier, caption=text):
+    for record in checked(content["annotations"], f"{file}: 'annotations'", image_id=identifier, caption=text):
         captions.setdefault(record["image_id"], " ".join(record["caption"].split()))
-    order = np.random.default_rng(SEED).permutation(len(pictures))
-    described = [pictures[i] for i in order if pictures[i]["id"] in captions][:MOST_PICTURES]
-    if not described:
-        raise ValueError(f"{file} has no picture with a caption.")
-    return [_example(picture, captions[picture["id"]], folder) for picture in described]
+    described = [picture for picture in names if picture in captions]
+    order = np.random.default_rng(SEED).permutation(len(described))[:MOST_PICTURES]
+    drawn = [described[i] for i in order]
+    return [_example(picture, captions[picture], find_picture(names[picture], folder)) for picture in drawn]
 
 
-def _example(picture: dict, caption: str, folder: Path) -> Example:
-    return Example(
-        key=str(picture["id"]),
-        request=REQUEST.format(caption.rstrip(".")),
-        truth=(Path(find_picture(picture["file_name"], folder)), caption),
-    )
+def _example(picture: int, caption: str, path: str) -> Example:
+    return Example(key=str(picture), request=REQUEST.format(caption.rstrip(".")), truth=(Path(path), caption))
 
 
 def score(examples: Sequence[Example], answers: Sequence[Any], networks: Networks) -> dict[str, float]:
@@ -80,7 +73,7 @@ def _photograph(example: Example) -> Image.Image:
 
 
 def _squares(pictures: Sequence[Image.Image], networks: Networks) -> torch.Tensor:
-    return torch.cat([to_tensor(central_square(picture, SIDE), networks.device) for picture in pictures])
+    return to_tensors([central_square(picture, SIDE) for picture in pictures], networks.device)
 
 
 COCO_TEXT_TO_IMAGE = Benchmark(
@@ -88,8 +81,8 @@ COCO_TEXT_TO_IMAGE = Benchmark(
     answer="image",
     splits=SPLITS,
     files="annotations/captions_val2014.json and the pictures in val2014; so val2017",
-    definition="FID (Heusel et al. 2017) of up to 30,000 pictures drawn from val2014, one caption each, at 256 x 256, as "
-    "text-to-image papers report it; CLIP score (Hessel et al. 2021) as the plain cosine",
+    definition="FID (Heusel et al. 2017) as text-to-image papers report it: up to 30,000 pictures drawn from val2014, "
+    "a caption each, at 256 x 256; CLIP score (Hessel et al. 2021) as the plain cosine",
     read=read,
     score=score,
     rows=(
@@ -97,7 +90,7 @@ COCO_TEXT_TO_IMAGE = Benchmark(
         Row("FID, Inception (less is better)", "fid_inception", ".2f"),
         Row("Fréchet distance, encoder of --features", "fd_encoder", ".2f"),
         Row(
-            "CLIP score, cosine, CLIP of --clip",
+            "CLIP score (cosine), CLIP of --clip",
             "clip_similarity",
             beside={"photographs": "clip_similarity_photographs"},
         ),

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from training.data import pictures_in
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import frechet_distances, perceptual_distances
-from training.evaluation.benchmark.generation.pictures import batches, central_square, resized, to_tensor
+from training.evaluation.benchmark.generation.pictures import batches, central_square, resized, to_tensors
 from training.evaluation.benchmark.released import check_split, released
-from training.evaluation.metrics import PeakSignalNoiseRatio, StructuralSimilarity
+from training.evaluation.metrics import LearnedPerceptualDistance, PeakSignalNoiseRatio, StructuralSimilarity
 from training.evaluation.report import Row
 
 SPLITS = ("val",)
@@ -33,9 +32,7 @@ class SquareExample(Example):
 def read_pictures(data: Path, split: str) -> list[Example]:
     """All pictures in the order of their own names, whatever folder they lie in: so their beginning is a sample."""
     check_split("imagenet", split, SPLITS)
-    folder = released(
-        data, "val", remedy="It is the folder of ImageNet's validation pictures, with or without classes."
-    )
+    folder = released(data, "val")
     paths = sorted((folder / name for name in pictures_in(folder)), key=lambda path: (path.name, path))
     return [SquareExample(key=str(path.relative_to(folder)), request="", images=(path,)) for path in paths]
 
@@ -66,11 +63,7 @@ def read_names(data: Path, split: str) -> list[Example]:
 
 def _class_names(data: Path) -> dict[str, str]:
     """Class -> name, of lines such as "n01440764 tench, Tinca tinca", whose first name counts."""
-    file = released(
-        data,
-        *NAMES,
-        remedy='Its lines are a class and its name, such as "n01440764 tench"; the latter is in the release.',
-    )
+    file = released(data, *NAMES)
     lines = [line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if wrong := [line for line in lines if len(line) != 2]:
         raise ValueError(f"{file} has a line without a name: {' '.join(wrong[0])!r}")
@@ -79,8 +72,12 @@ def _class_names(data: Path) -> dict[str, str]:
 
 def _solution(data: Path) -> dict[str, str]:
     """Name of a picture, without ending -> class."""
-    remedy = "Without it, the pictures must lie in a folder for each class, such as val/n01440764."
-    file = released(data, SOLUTION, remedy=remedy)
+    if not (data / SOLUTION).is_file():
+        raise ValueError(
+            f"{data} has no {SOLUTION}, which says what the pictures show: without it they must lie in folders of "
+            "their classes, such as val/n01440764."
+        )
+    file = data / SOLUTION
     with file.open(encoding="utf-8", newline="") as opened:
         rows = list(csv.DictReader(opened))
     if not rows or not {"ImageId", "PredictionString"} <= rows[0].keys():
@@ -89,18 +86,17 @@ def _solution(data: Path) -> dict[str, str]:
 
 
 def score_reconstruction(examples: Sequence[Example], answers: Sequence[Any], networks: Networks) -> dict[str, float]:
-    """`psnr` (dB), `ssim`, `lpips_vgg`, and `fid_inception` or `fd_encoder` (from two pictures on), of squares of `SIDE`
+    """`psnr` (dB), `ssim`, `lpips_vgg`, and from two pictures on `fid_inception` or `fd_encoder`, of squares of `SIDE`
     pixels: paintings of another size are resized to it."""
-    metrics = {"psnr": PeakSignalNoiseRatio(), "ssim": StructuralSimilarity()} | perceptual_distances(networks)
+    metrics = {"psnr": PeakSignalNoiseRatio(), "ssim": StructuralSimilarity()}
+    if (lpips := perceptual_distances(networks)) is not None:
+        metrics["lpips_vgg"] = LearnedPerceptualDistance(lpips)
     if len(examples) > 1:
         metrics |= frechet_distances(networks)
     for batch in batches(zip(examples, answers, strict=True)):
         originals = [picture for example, _ in batch for picture in example.pictures()]
-        painted = [resized(answer, (SIDE, SIDE)) for _, answer in batch]
-        originals, painted = (
-            torch.cat([to_tensor(picture, networks.device) for picture in pictures])
-            for pictures in (originals, painted)
-        )
+        originals = to_tensors(originals, networks.device)
+        painted = to_tensors([resized(answer, (SIDE, SIDE)) for _, answer in batch], networks.device)
         for metric in metrics.values():
             metric.add_batch(predictions=painted, references=originals)
     results = {key: next(iter(metric.compute().values())) for key, metric in metrics.items()}
@@ -119,7 +115,7 @@ IMAGENET_RECONSTRUCTION = Benchmark(
     answer="reconstruction",
     splits=SPLITS,
     files="the pictures in val, flat or in folders of classes",
-    definition="rFID (Heusel et al. 2017) at 256 x 256 as tokenizers report it (Esser et al. 2021), of central squares; "
+    definition="rFID (Heusel et al. 2017) of central squares at 256 x 256, as of tokenizers (Esser et al. 2021); "
     "PSNR, SSIM (Wang et al. 2004), LPIPS (Zhang et al. 2018)",
     read=read_pictures,
     score=score_reconstruction,

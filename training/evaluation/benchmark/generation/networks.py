@@ -1,8 +1,8 @@
-"""The networks that judge pictures: whatever the command line names. A figure is called after what it was measured with:
-Inception, the encoder of --features, the CLIP of --clip, LPIPS."""
+"""The networks that judge pictures, whatever the command line names. A figure bears the name of what it was measured
+with: Inception, the encoder of --features, the CLIP of --clip, LPIPS with VGG."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from training.evaluation.benchmark.benchmark import Networks
 from training.evaluation.benchmark.generation.pictures import to_picture
-from training.evaluation.metrics import FrechetDistance, LearnedPerceptualDistance
+from training.evaluation.metrics import FrechetDistance
 from training.losses import PerceptualLoss
 
 INCEPTION = "inception"  # names FID's own network in place of a folder
@@ -100,14 +100,12 @@ def frechet_distances(networks: Networks) -> dict[str, FrechetDistance]:
         ) from error
 
 
-def perceptual_distances(networks: Networks) -> dict[str, LearnedPerceptualDistance]:
-    """The same of "lpips_vgg"."""
+def perceptual_distances(networks: Networks) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """LPIPS with VGG16: two batches of images (B, 3, H, W) in [0, 1] -> (B,); `None` where it is not named."""
     if networks.lpips is None:
-        return {}
+        return None
     loss = PerceptualLoss.lpips(networks.lpips).to(networks.device)
-    return {
-        "lpips_vgg": LearnedPerceptualDistance(lambda *images: loss.distances(*(2 * image - 1 for image in images)))
-    }
+    return lambda *images: loss.distances(*(2 * image - 1 for image in images))
 
 
 def _load(name: str, device: str | torch.device) -> nn.Module:

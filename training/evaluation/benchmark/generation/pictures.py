@@ -14,10 +14,7 @@ def central_square(picture: Image.Image, side: int) -> Image.Image:
     width, height = picture.size
     edge = min(width, height)
     left, top = (width - edge) // 2, (height - edge) // 2
-    box = (left, top, left + edge, top + edge)
-    if (edge, edge) == (side, side):
-        return picture.crop(box)
-    return picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    return resized(picture.crop((left, top, left + edge, top + edge)), (side, side))
 
 
 def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -25,14 +22,14 @@ def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def to_tensor(picture: Image.Image, device: str | torch.device = "cpu") -> Tensor:
-    """(1, 3, H, W) float32 in [0, 1]."""
-    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).to(device)
-    return pixels.permute(2, 0, 1)[None] / 255
+def to_tensors(pictures: Iterable[Image.Image], device: str | torch.device = "cpu") -> Tensor:
+    """Pictures of one size -> (B, 3, H, W) float32 in [0, 1]."""
+    pixels = torch.stack([torch.from_numpy(np.array(picture.convert("RGB"))) for picture in pictures])
+    return pixels.to(device).permute(0, 3, 1, 2) / 255
 
 
 def to_picture(pixels: Tensor) -> Image.Image:
-    """What `to_tensor` made a tensor (3, H, W) of."""
+    """What `to_tensors` made (3, H, W) of."""
     return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 

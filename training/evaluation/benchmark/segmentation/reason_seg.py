@@ -31,25 +31,25 @@ def read(data: Path, split: str) -> list[Example]:
 
 def _example(picture: Path, split: str) -> Example:
     file = picture.with_suffix(".json")
-    record = _read_annotation(file)
-    texts = listed(record["text"], f"{file}: 'text'")
-    if not texts or not isinstance(record["is_sentence"], bool):
-        raise ValueError(f"{file} needs a 'text' and an 'is_sentence' of true or false, not {quoted(record)}")
+    (record,) = checked([_read_annotation(file)], file, text=listed, shapes=listed, is_sentence=_truth_value)
+    if not record["text"]:
+        raise ValueError(f"{file} has no 'text', which is what is to be found")
+    request = text(record["text"][0], f"{file}: 'text'")  # the first, as the official evaluation does
     shapes = [
         (shape["label"].lower(), [_point(point, file) for point in shape["points"]])
-        for shape in checked(listed(record["shapes"], f"{file}: 'shapes'"), file, label=text, points=listed)
-        if shape["label"].lower() != "flag"  # which the release has no more use for
+        for shape in checked(record["shapes"], f"{file}: 'shapes'", label=text, points=listed)
+        if shape["label"].lower() != "flag"  # of which the release has no more use
     ]
     return Example(
         key=f"{split}/{picture.stem}",
-        request=text(texts[0], f"{file}: 'text'").strip().rstrip(".?"),  # the first: so the official evaluation
+        request=request.strip().rstrip(".?"),
         images=(picture,),
         truth=partial(_draw, shapes, picture),
         group=GROUPS[record["is_sentence"]],
     )
 
 
-def _read_annotation(file: Path) -> dict:
+def _read_annotation(file: Path) -> object:
     """Some files of the release are in UTF-8, some in Windows' code page 1252."""
     if not file.is_file():
         raise ValueError(f"{file} is missing: the release has such a file beside each .jpg.")
@@ -59,10 +59,15 @@ def _read_annotation(file: Path) -> dict:
     except UnicodeDecodeError:
         decoded = content.decode("cp1252")
     try:
-        record = json.loads(decoded)
+        return json.loads(decoded)
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
-    return next(checked([record], file, shapes=listed, text=listed, is_sentence=lambda value, what: value))
+
+
+def _truth_value(value: object, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{what} must be true or false, not {quoted(value)}")
+    return value
 
 
 def _point(point: object, file: Path) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from training.data import CocoMasks, load_refcoco
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, released
 from training.evaluation.metrics import ReferringIoU
+from training.evaluation.metrics.segmentation import PRECISION_PERCENT
 from training.evaluation.report import Row
 
 PICTURES = ("images/mscoco/images/train2014", "train2014")
@@ -18,7 +19,7 @@ ROWS = (
     Row("expressions", "num_examples", ".0f"),
     Row("cIoU", "ciou"),
     Row("gIoU (mean IoU)", "giou"),
-    *(Row(f"precision at IoU .{threshold // 10}", f"precision_{threshold}") for threshold in range(50, 100, 10)),
+    *(Row(f"precision at IoU .{percent // 10}", f"precision_{percent}") for percent in PRECISION_PERCENT),
 )
 
 
@@ -39,16 +40,14 @@ def _benchmark(name: str, split_by: str, splits: tuple[str, ...]) -> Benchmark:
 
 def _read(name: str, split_by: str, splits: Sequence[str], data: Path, split: str) -> list[Example]:
     check_split(name, split, splits)
-    refs = f"{name}/refs({split_by}).json"
-    pickled = refs.replace(".json", ".p")
-    remedy = f"It is a folder of the `refer` API's data, with {refs} and {name}/instances.json."
-    if (data / pickled).is_file():
-        remedy = (
-            f"{data / pickled} is a pickle, which can run code when it is read: where you trust it, write its content "
-            "out as JSON once, by json.dump(pickle.load(...), ...)."
+    refs, pickled = (f"{name}/refs({split_by}).{ending}" for ending in ("json", "p"))
+    if not (data / refs).is_file() and (data / pickled).is_file():
+        raise ValueError(
+            f"{data / pickled} is a pickle, which can run code when it is read, and is not: where you trust it, write "
+            f"its content out as {refs} once, by json.dump(pickle.load(...), ...)."
         )
     masks = load_refcoco(
-        released(data, refs, remedy=remedy),
+        released(data, refs, remedy=f"It is the `refer` API's data folder, with {pickled} written out as JSON."),
         released(data, f"{name}/instances.json"),
         released(data, *PICTURES, remedy="They are the pictures of COCO's train2014."),
         split,
