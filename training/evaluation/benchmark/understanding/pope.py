@@ -1,4 +1,4 @@
-"""POPE: is an object there? Half of those asked about are not: random, frequent, or often together with what is there.
+"""POPE: is an object there? Half of those asked about are not: random, frequent, or such as are often with others."""
 
 import json
 from collections.abc import Sequence
