@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from torchmetrics.functional.text import bleu_score
+
 from training.evaluation.metrics.base import Metric
 
 # Removed after splitting, as the COCO caption evaluation does; those that lie within a word ("black-and-white") stay.
@@ -26,7 +28,7 @@ def caption_tokens(caption: str) -> list[str]:
 
 class CaptionScores(Metric):
     """{"cider_d": 0 to 10, "bleu_1" … "bleu_4", "rouge_l": 0 to 1}, as of the COCO caption evaluation (Chen et al.
-    2015, arXiv 1504.00325), by the package pycocoevalcap. Tables often give them times 100.
+    2015, arXiv 1504.00325), by pycocoevalcap and, for BLEU, torchmetrics. Tables often give them times 100.
 
     CIDEr-D (Vedantam et al. 2015) weighs a word by how few of the pictures given here have it in their captions: it
     depends on the set of pictures, and of a single one it is 0. BLEU is over all pictures together, ROUGE-L the mean.
@@ -53,17 +55,16 @@ class CaptionScores(Metric):
 
     def _reduce(self, scores: list[tuple[str, list[str]]]) -> dict[str, float]:
         # Here, because the package takes 100 MB, and nothing else here needs it.
-        from pycocoevalcap.bleu.bleu import Bleu
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
 
         told = {picture: [caption] for picture, (caption, _) in enumerate(scores)}
         true = {picture: captions for picture, (_, captions) in enumerate(scores)}
         cider, _ = Cider().compute_score(true, told)
-        bleu, _ = Bleu(4).compute_score(true, told, verbose=0)
+        texts = [caption for caption, _ in scores], [captions for _, captions in scores]
         rouge, _ = Rouge().compute_score(true, told)
         return {
             "cider_d": float(cider),
-            **{f"bleu_{n}": float(score) for n, score in enumerate(bleu, start=1)},
+            **{f"bleu_{n}": bleu_score(*texts, n_gram=n).item() for n in range(1, 5)},
             "rouge_l": float(rouge),
         }
