@@ -12,7 +12,7 @@ from training.data.readers.files import find_picture, read_json
 from training.data.readers.values import identifier, listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import Clip, frechet_distances
-from training.evaluation.benchmark.generation.pictures import batches, central_square, to_tensors
+from training.evaluation.benchmark.generation.pictures import batches, central_square, open_picture, to_tensors
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import FeatureSimilarity
 from training.evaluation.report import Row
@@ -53,7 +53,7 @@ def score(examples: Sequence[Example], answers: Sequence[Any], networks: Network
     painted_similarity, photographed_similarity = FeatureSimilarity(), FeatureSimilarity()
     for batch in batches(zip(examples, answers, strict=True)):
         painted = [answer for _, answer in batch]
-        photographed = [_photograph(example) for example, _ in batch]
+        photographed = [open_picture(example.truth[0]) for example, _ in batch]
         for metric in frechet.values():
             metric.add_batch(predictions=_squares(painted, networks), references=_squares(photographed, networks))
         if clip is not None:
@@ -65,11 +65,6 @@ def score(examples: Sequence[Example], answers: Sequence[Any], networks: Network
         results["clip_similarity"] = painted_similarity.compute()["similarity"]
         results["clip_similarity_photographs"] = photographed_similarity.compute()["similarity"]
     return results
-
-
-def _photograph(example: Example) -> Image.Image:
-    with Image.open(example.truth[0]) as file:
-        return file.convert("RGB")
 
 
 def _squares(pictures: Sequence[Image.Image], networks: Networks) -> torch.Tensor:

@@ -11,7 +11,7 @@ from training.data.readers.files import find_picture, read_json
 from training.data.readers.values import listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import INCEPTION, Clip, PictureEncoder, perceptual_distances
-from training.evaluation.benchmark.generation.pictures import resized, to_tensors
+from training.evaluation.benchmark.generation.pictures import open_picture, resized, to_tensors
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import (
     FeatureSimilarity,
@@ -92,7 +92,7 @@ def score(examples: Sequence[Example], answers: Sequence[Any], networks: Network
     edited, unchanged = measures.new(), measures.new()
     for example, answer in zip(examples, answers, strict=True):
         after, caption = example.truth
-        truth = _open(after)
+        truth = open_picture(after)
         for metrics, picture in ((edited, answer), (unchanged, example.pictures()[-1])):
             measures.add(metrics, picture, truth, caption)
     results = {"num_examples": len(examples)} | _means(edited)
@@ -135,11 +135,6 @@ class _Measures:
 
 def _means(metrics: dict) -> dict[str, float]:
     return {key: next(iter(metric.compute().values())) for key, metric in metrics.items() if len(metric)}
-
-
-def _open(path: Path) -> Image.Image:
-    with Image.open(path) as file:
-        return file.convert("RGB")
 
 
 def _row(title: str, key: str) -> Row:
