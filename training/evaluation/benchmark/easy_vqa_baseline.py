@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import datasets
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
@@ -61,11 +62,10 @@ class Questions:
         """Of what `load_easy_vqa` gave."""
         paths = rows.cast_column("images", datasets.List(datasets.Image(decode=False)))["images"]
         paths = [images[0]["path"] for images in paths]
-        first = {path: number for number, path in reversed(list(enumerate(paths)))}
-        places = {path: number for number, path in enumerate(first)}
+        places = {path: number for number, path in enumerate(dict.fromkeys(paths))}
         messages = rows["messages"]
         return cls(
-            pixels=torch.stack([_pixels(rows[number]["images"][0]) for number in first.values()]),
+            pixels=torch.stack([_pixels(path) for path in places]),
             picture=torch.tensor([places[path] for path in paths]),
             texts=[asked["content"][-1]["text"] for asked, _ in messages],
             kinds=rows["question_type"],
@@ -179,8 +179,9 @@ def measure(said: Mapping[str, Sequence[str]], asked: Questions) -> dict[str, fl
     return results
 
 
-def _pixels(picture) -> Tensor:
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+def _pixels(path: str) -> Tensor:
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
 
 
 def _bags(model: BagOfWordsCnn, texts: Sequence[str]) -> Tensor:
