@@ -48,8 +48,8 @@ ROOMS = {
     "training/data/readers": {"training/data/schema.py"},
     "training/data/sprite_worlds": set(),
     "training/data": {
-        "processing", "training/data/schema.py", "training/data/emoji_scenes", "training/data/photo_scenes",
-        "training/data/readers", "training/data/sprite_worlds",
+        "processing", "training/data/schema.py", "training/data/composition.py", "training/data/emoji_scenes",
+        "training/data/photo_scenes", "training/data/readers", "training/data/sprite_worlds",
     },
     "training/evaluation/metrics": set(),
     "training/evaluation/modules": {"training/evaluation/metrics"},
@@ -71,7 +71,8 @@ ROOMS = {
         "training/evaluation/benchmark/released.py", "training/evaluation/metrics", "training/losses",
     },
     "training/evaluation/benchmark": {
-        "modeling_setok", "processing", "training/data", "training/evaluation",
+        "modeling_setok", "processing", "training/data", "training/data/readers", "training/evaluation",
+        "training/evaluation/metrics",
         "training/evaluation/benchmark/benchmark.py", "training/evaluation/benchmark/understanding",
         "training/evaluation/benchmark/segmentation", "training/evaluation/benchmark/generation",
     },

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from training.data.readers.segmentations import mask_of, run_lengths
 from training.evaluation.benchmark.answering import Answer
 from training.evaluation.benchmark.benchmark import Example
 
@@ -114,16 +115,3 @@ class _Answers(Sequence):
         if isinstance(index, slice):
             return _Answers(self._contents[index], self._read)
         return self._read(self._contents[index])
-
-
-def run_lengths(mask: np.ndarray) -> dict:
-    """A mask (H, W) bool as COCO writes it, uncompressed: how many 0s, 1s, 0s, ... follow one another by columns."""
-    values = mask.astype(bool).ravel(order="F")
-    edges = np.flatnonzero(np.diff(values, prepend=False)) if len(values) else []
-    return {"size": list(mask.shape), "counts": np.diff([0, *edges, len(values)]).tolist()}
-
-
-def mask_of(lengths: Mapping) -> np.ndarray:
-    """The mask (H, W) bool of `run_lengths`."""
-    counts = np.array(lengths["counts"], dtype=np.int64)
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(lengths["size"], order="F")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.data.readers.segmentations import mask_of
 from training.evaluation.benchmark.benchmark import Networks
-from training.evaluation.benchmark.predictions import mask_of
 from training.evaluation.benchmark.segmentation import BENCHMARKS
 from training.evaluation.benchmark.segmentation.refcoco import REFCOCO, REFCOCO_PLUS, REFCOCOG
 

@@ -1,6 +1,6 @@
 """EmojiScenes in the files in which public benchmarks are released:
 
-python -m training.data.emoji_scenes.export vqav2 --output data/emoji-vqav2 --num_scenes 500
+python -m training.data.export_emoji_scenes vqav2 --output data/emoji-vqav2 --num_scenes 500
 
 What is asked of the scenes is what `training.evaluation.evaluate_setokim` asks of the same, so that the figures of a
 benchmark's own reader and scorer can be held against its.
@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..composition import mask_boxes
-from . import language
-from .dataset import EmojiScenes
-from .scenes import SceneConfig, scene_rng
-from .sprites import STYLES, concept_names
-from .tasks import REFERRING_REQUESTS, Draw, presence_question
+from .composition import mask_boxes
+from .emoji_scenes import language
+from .emoji_scenes.dataset import EmojiScenes
+from .emoji_scenes.scenes import SceneConfig, scene_rng
+from .emoji_scenes.sprites import STYLES, concept_names
+from .emoji_scenes.tasks import REFERRING_REQUESTS, Draw, presence_question
+from .readers.segmentations import run_lengths
 
 SPLITS = ("test", "validation")  # training scenes are asked about in many wordings
 _EXPRESSION = re.compile("(?:" + "|".join(request.replace(" {}.", "") for request in REFERRING_REQUESTS) + r") (.+)\.")
@@ -164,7 +165,7 @@ def _refcoco(scenes: EmojiScenes, output: Path) -> None:
                     "id": first + number,
                     "image_id": image["id"],
                     "category_id": categories[name],
-                    "segmentation": {"size": list(mask.shape), "counts": _run_lengths(mask)},
+                    "segmentation": run_lengths(mask),
                     "area": float(mask.sum()),
                     "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
                     "iscrowd": int(number == len(scene.masks)),
@@ -245,13 +246,6 @@ def _image(index: int, scenes: EmojiScenes, part: str = "val2014") -> dict:
 
 def _info(scenes: EmojiScenes) -> dict:
     return {"description": f"{len(scenes)} EmojiScenes, split {scenes.split}, seed {scenes.seed}", "version": "1.0"}
-
-
-def _run_lengths(mask: np.ndarray) -> list[int]:
-    """(H, W) bool -> how many 0s, 1s, 0s, ... follow one another, column by column."""
-    pixels = mask.ravel(order="F")
-    ends = np.flatnonzero(np.diff(pixels, prepend=False, append=not pixels[-1]))
-    return np.diff(ends, prepend=0).tolist()
 
 
 def _save(picture: Image.Image, file: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from training.data import EmojiScenes, SceneConfig, load_coco, load_coco_captions, load_refcoco
-from training.data.emoji_scenes.export import FORMATS, export, main
 from training.data.emoji_scenes.language import caption, ordered_caption, sentence
 from training.data.emoji_scenes.tasks import presence_question
+from training.data.export_emoji_scenes import FORMATS, export, main
 from training.evaluation.setokim_tasks import Context
 from training.evaluation.setokim_tasks.language import answers, presence
 from training.evaluation.setokim_tasks.segmentation import referring
