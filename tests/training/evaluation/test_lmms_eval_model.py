@@ -4,14 +4,17 @@ in the real one on a task made here."""
 import json
 import sys
 from abc import ABC, abstractmethod
+from configparser import ConfigParser
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import EntryPoint
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from tests.setokim_testing import pictures, tiny_processor, tiny_setokim
 from training.evaluation import lmms_eval_model
+from training.hub.model_card import ROOT
 
 TALKS = [  # pictures, question
     ([0], "What is it?"),
@@ -99,6 +102,11 @@ def asked(model, talks, options=GREEDY) -> list:
 
 
 def test_entry_point_leads_to_a_chat_model(stand_in):
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    name, value = setup["options.entry_points"]["lmms_eval.models"].strip().split(" = ")
+    point = EntryPoint(name, value, "lmms_eval.models")
+    assert name == "setokim" and point.load() is lmms_eval_model.manifest
     found = lmms_eval_model.manifest()
     module, _, name = found.chat_class_path.rpartition(".")
     assert found.model_id == "setokim" and module == lmms_eval_model.__name__
