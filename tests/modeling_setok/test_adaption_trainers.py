@@ -1,7 +1,5 @@
 """A LLaVA with concept tokens in what people run models by: pipelines, TRL, device maps, precision, quantisation."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -19,6 +17,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from modeling_setok.adaption import add_concept_tokens, remove_concept_tokens
+from tests.quantization_testing import needs_bitsandbytes, torchao_int8
 from training.evaluation.tiny_llava import tiny_llava
 
 PROMPT = "user : <image> What colour is it ? assistant : "
@@ -113,12 +112,8 @@ def test_half_precision_goes_on_in_half_precision(model, processor):
     torch.testing.assert_close(torch.stack(output.logits, 1), forced.float(), rtol=0, atol=0.03)
 
 
-needs_bitsandbytes = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
-
-
-def torchao_int8(**kept) -> TorchAoConfig:
-    weights = pytest.importorskip("torchao.quantization").Int8WeightOnlyConfig()
-    return TorchAoConfig(weights, modules_to_not_convert=kept["llm_int8_skip_modules"])
+def int8_weights(llm_int8_skip_modules: list[str]) -> TorchAoConfig:
+    return torchao_int8(modules_to_not_convert=llm_int8_skip_modules)
 
 
 def eight_bits(**kept) -> BitsAndBytesConfig:
@@ -134,7 +129,7 @@ def four_bits(**kept) -> BitsAndBytesConfig:
     [
         pytest.param(eight_bits, marks=needs_bitsandbytes),
         pytest.param(four_bits, marks=needs_bitsandbytes),
-        torchao_int8,
+        int8_weights,
     ],
 )
 def test_a_quantised_language_model_goes_on(model, processor, make_config, tmp_path):

@@ -15,6 +15,12 @@ from PIL import Image, ImageOps
 from training.evaluation.report import Row
 
 
+def open_picture(path: Path) -> Image.Image:
+    """In RGB, upright."""
+    with Image.open(path) as file:
+        return ImageOps.exif_transpose(file).convert("RGB")
+
+
 @dataclass(frozen=True)
 class Example:
     """One thing that a model is asked.
@@ -41,11 +47,7 @@ class Example:
 
     def pictures(self) -> list[Image.Image]:
         """The images as PIL pictures in RGB, upright."""
-        found = []
-        for path in self.images:
-            with Image.open(path) as file:
-                found.append(ImageOps.exif_transpose(file).convert("RGB"))
-        return found
+        return [open_picture(path) for path in self.images]
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Networks:
 
 
 class Read(Protocol):
-    def __call__(self, data: Path, split: str) -> Sequence[Example]:
-        """The examples in the files of a folder, as released. `Sequence`: what is costly is made when asked for.
+    def __call__(self, data: Path, split: str) -> list[Example]:
+        """The examples in the files of a folder, as released.
 
         Raises:
             ValueError: an unknown split, or a file that is missing or of another form: says which and what to do.

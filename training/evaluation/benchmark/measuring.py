@@ -1,7 +1,7 @@
 """A benchmark from files to results: examples are asked in batches, answers kept as they come, and then scored."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -49,10 +49,8 @@ def measure(
     if limit is not None and limit < 1 or batch_size < 1:
         raise ValueError(f"The limit and the batch size must be 1 or more, got {limit} and {batch_size}.")
     options = options or Options(max_new_tokens=benchmark.max_new_tokens)
-    examples = benchmark.read(data, split)
-    if limit is not None and limit < len(examples):
-        examples = _First(examples, limit)
-    if not len(examples):
+    examples = benchmark.read(data, split)[:limit]
+    if not examples:
         raise ValueError(f"There is no example of {benchmark.name}, split {split}, in {data}.")
     run = {
         "benchmark": benchmark.name,
@@ -118,7 +116,7 @@ def _answer_all(
                 bar.update(len(batch))
 
         batch = []
-        for example in _in_order(examples):
+        for example in examples:
             if example.key in num_pictures:
                 raise ValueError(f"{benchmark.name} has two examples of the key {example.key!r}: leave one out.")
             num_pictures[example.key] = len(example.images)
@@ -132,22 +130,3 @@ def _answer_all(
                 batch = []
         answer(batch)
     return num_pictures
-
-
-def _in_order(examples: Sequence[Example]) -> Iterator[Example]:
-    return (examples[number] for number in range(len(examples)))
-
-
-class _First(Sequence):
-    """The beginning of a sequence, none of which is made before it is asked for."""
-
-    def __init__(self, examples: Sequence[Example], count: int):
-        self._examples, self._count = examples, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(self._count))]
-        return self._examples[range(self._count)[index]]

@@ -10,9 +10,9 @@ from PIL import Image
 
 from training.data.readers.files import find_picture, read_json
 from training.data.readers.values import identifier, listed, text
-from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
+from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks, open_picture
 from training.evaluation.benchmark.generation.networks import Clip, frechet_distances
-from training.evaluation.benchmark.generation.pictures import batches, central_square, open_picture, to_tensors
+from training.evaluation.benchmark.generation.pictures import batches, central_square, to_tensors
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import FeatureSimilarity
 from training.evaluation.report import Row

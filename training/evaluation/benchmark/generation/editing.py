@@ -9,9 +9,9 @@ from PIL import Image
 
 from training.data.readers.files import find_picture, read_json
 from training.data.readers.values import listed, text
-from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
+from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks, open_picture
 from training.evaluation.benchmark.generation.networks import INCEPTION, Clip, PictureEncoder, perceptual_distances
-from training.evaluation.benchmark.generation.pictures import open_picture, resized, to_tensors
+from training.evaluation.benchmark.generation.pictures import resized, to_tensors
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import (
     FeatureSimilarity,

@@ -2,18 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
-
-
-def open_picture(path: Path) -> Image.Image:
-    """In RGB, upright."""
-    with Image.open(path) as file:
-        return ImageOps.exif_transpose(file).convert("RGB")
 
 
 def central_square(picture: Image.Image, side: int) -> Image.Image:
