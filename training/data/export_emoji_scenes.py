@@ -23,9 +23,9 @@ from PIL import Image
 from .composition import mask_boxes
 from .emoji_scenes import language
 from .emoji_scenes.dataset import EmojiScenes
-from .emoji_scenes.scenes import SceneConfig, scene_rng
+from .emoji_scenes.scenes import SceneConfig
 from .emoji_scenes.sprites import STYLES, concept_names
-from .emoji_scenes.tasks import REFERRING_REQUESTS, Draw, presence_question
+from .emoji_scenes.tasks import REFERRING_REQUESTS, presence_question
 from .readers.segmentations import run_lengths
 
 SPLITS = ("test", "validation")  # training scenes are asked about in many wordings
@@ -114,11 +114,10 @@ def _pope(scenes: EmojiScenes, output: Path) -> None:
     names, present, absent = [], [], {"random": [], "popular": [], "adversarial": []}
     for index in range(len(scenes)):
         scene = scenes.scene(index)
-        rng = scene_rng(scenes.split, index, scenes.seed, stream="presence_evaluation")
-        draw = Draw(rng, scenes.config, allow_held_out=True)
+        there, not_there = scenes.presence_pair(index, scene)
         names.append(set(scene.names))
-        present.append(draw.one_of(scene.names))
-        absent["random"].append(draw.absent_names(scene)[0])
+        present.append(there)
+        absent["random"].append(not_there)
         _save(Image.fromarray(scene.image), output / "val2014" / _file_name(index))
     shown = Counter(name for there in names for name in there)
     beside = {name: Counter(other for there in names if name in there for other in there) for name in vocabulary}
