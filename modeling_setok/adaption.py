@@ -74,7 +74,18 @@ def remove_concept_tokens(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-class ConceptTokensBaseModel:
+class _OfAFamily:
+    """What a class with concept tokens keeps of the one without."""
+
+    without_concept_tokens: type
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Where it is not, weights are written and read under the names that transformers gives them in files."""
+        return cls.without_concept_tokens.is_custom_code()
+
+
+class ConceptTokensBaseModel(_OfAFamily):
     """Mixed into the base model: the class that joins patches and text."""
 
     last_seen: dict[str, tuple[ConceptMeans, list[tuple[int, ...]]]] = {}  # by modality, see concept_maps
@@ -131,10 +142,8 @@ class ConceptTokensBaseModel:
         return outputs
 
 
-class ConceptTokensModel:
+class ConceptTokensModel(_OfAFamily):
     """Mixed into the model with a head: generation sees the short prompt."""
-
-    without_concept_tokens: type
 
     def __init__(self, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)

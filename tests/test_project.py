@@ -48,12 +48,33 @@ ROOMS = {
     "training/data/readers": {"training/data/schema.py"},
     "training/data/sprite_worlds": set(),
     "training/data": {
-        "processing", "training/data/schema.py", "training/data/emoji_scenes", "training/data/photo_scenes",
-        "training/data/readers", "training/data/sprite_worlds",
+        "processing", "training/data/schema.py", "training/data/composition.py", "training/data/emoji_scenes",
+        "training/data/photo_scenes", "training/data/readers", "training/data/sprite_worlds",
     },
     "training/evaluation/metrics": set(),
+    "training/evaluation/modules": {"training/evaluation/metrics"},
     "training/evaluation/object_discovery": {
         "modeling_setok", "processing", "training/data", "training/evaluation", "training/evaluation/metrics"
+    },
+    "training/evaluation/benchmark/benchmark.py": {"training/evaluation"},
+    "training/evaluation/benchmark/released.py": {"training/data/readers"},
+    "training/evaluation/benchmark/understanding": {
+        "training/data/readers", "training/evaluation", "training/evaluation/benchmark/benchmark.py",
+        "training/evaluation/benchmark/released.py", "training/evaluation/metrics",
+    },
+    "training/evaluation/benchmark/segmentation": {
+        "training/data", "training/data/readers", "training/evaluation", "training/evaluation/benchmark/benchmark.py",
+        "training/evaluation/benchmark/released.py", "training/evaluation/metrics",
+    },
+    "training/evaluation/benchmark/generation": {
+        "training/data", "training/data/readers", "training/evaluation", "training/evaluation/benchmark/benchmark.py",
+        "training/evaluation/benchmark/released.py", "training/evaluation/metrics", "training/losses",
+    },
+    "training/evaluation/benchmark": {
+        "modeling_setok", "processing", "training/data", "training/data/readers", "training/evaluation",
+        "training/evaluation/metrics",
+        "training/evaluation/benchmark/benchmark.py", "training/evaluation/benchmark/understanding",
+        "training/evaluation/benchmark/segmentation", "training/evaluation/benchmark/generation",
     },
     "training/evaluation/cost_training.py": {"training", "training/data", "training/evaluation"},
     "training/evaluation": {

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaForCausalLM, LlavaForConditionalGeneration, TextStreamer
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, LlamaForCausalLM, LlavaForConditionalGeneration, TextStreamer
 
 from modeling_setok.adaption import add_concept_tokens, calibrate_concept_tokens, remove_concept_tokens
 from modeling_setok.density_peaks import cluster_tokens
@@ -267,6 +268,21 @@ def test_a_saved_model_loads_by_the_code_beside_it(model, tmp_path):
     scale, ids = result.stdout.strip().splitlines()[-2:]
     assert float(scale) == model.config.concept_tokens["scale"] > 0
     assert json.loads(ids) == expected.tolist()
+
+
+def test_weights_keep_their_names_in_files(model, tmp_path):
+    """Those of LLaVA are not those of its modules: what was loaded is saved under them, and loaded from them again."""
+    model.save_pretrained(tmp_path / "bare")
+    loaded = LlavaForConditionalGeneration.from_pretrained(tmp_path / "bare")
+    for name, changed in (("made", model), ("loaded", loaded)):
+        add_concept_tokens(changed).save_pretrained(tmp_path / name)
+        weights = load_file(tmp_path / name / "model.safetensors")
+        assert weights.keys() == load_file(tmp_path / "bare/model.safetensors").keys()
+        again = AutoModelForImageTextToText.from_pretrained(tmp_path / name, trust_remote_code=True)
+        bare = LlavaForConditionalGeneration.from_pretrained(tmp_path / name)
+        for other in (again, bare):
+            assert other.state_dict().keys() == model.state_dict().keys()
+            assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
 
 
 def test_what_is_not_served_is_refused(model):

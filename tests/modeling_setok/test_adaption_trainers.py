@@ -1,14 +1,23 @@
 """A LLaVA with concept tokens in what people run models by: pipelines, TRL, device maps, precision, quantisation."""
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
-from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration, LlavaProcessor, pipeline
+from transformers import (
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    TorchAoConfig,
+    pipeline,
+)
 from trl import SFTConfig, SFTTrainer
 
 from modeling_setok.adaption import add_concept_tokens, remove_concept_tokens
+from tests.quantization_testing import needs_bitsandbytes, torchao_int8
 from training.evaluation.tiny_llava import tiny_llava
 
 PROMPT = "user : <image> What colour is it ? assistant : "
@@ -101,3 +110,52 @@ def test_half_precision_goes_on_in_half_precision(model, processor):
         forced = model(**inputs).logits[:, -4:-1]
     assert forced.dtype == torch.bfloat16
     torch.testing.assert_close(torch.stack(output.logits, 1), forced.float(), rtol=0, atol=0.03)
+
+
+def int8_weights(llm_int8_skip_modules: list[str]) -> TorchAoConfig:
+    return torchao_int8(modules_to_not_convert=llm_int8_skip_modules)
+
+
+def eight_bits(**kept) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(load_in_8bit=True, **kept)
+
+
+def four_bits(**kept) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", **kept)
+
+
+@pytest.mark.parametrize(
+    "make_config",
+    [
+        pytest.param(eight_bits, marks=needs_bitsandbytes),
+        pytest.param(four_bits, marks=needs_bitsandbytes),
+        int8_weights,
+    ],
+)
+def test_a_quantised_language_model_goes_on(model, processor, make_config, tmp_path):
+    model.save_pretrained(tmp_path / "plain")
+    config = make_config(llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"])
+    quantised = AutoModelForImageTextToText.from_pretrained(tmp_path / "plain", quantization_config=config).eval()
+    weight = quantised.model.language_model.layers[0].self_attn.q_proj.weight
+    assert type(weight) is not torch.nn.Parameter
+    blocks = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    picture = Image.fromarray(blocks).resize((112, 112), Image.Resampling.NEAREST)
+    inputs = processor(images=[picture], text=PROMPT, return_tensors="pt")
+    with torch.no_grad():
+        bare = quantised(**inputs).logits
+        assert torch.equal(add_concept_tokens(quantised, fixed_tokens=64)(**inputs).logits, bare)
+        assert torch.equal(remove_concept_tokens(quantised)(**inputs).logits, bare)
+        add_concept_tokens(quantised, fixed_tokens=5).save_pretrained(tmp_path / "quantised")
+        few = quantised(**inputs).logits[:, -4:]
+        expected = add_concept_tokens(model, fixed_tokens=5)(**inputs).logits[:, -4:]
+        clusters, plain = (each.base_model.last_seen["image"][0].token_ids for each in (quantised, model))
+        assert torch.equal(clusters, plain)
+        assert (few - expected).abs().mean() < 0.25 * expected.abs().mean()  # 4 bits are that rough
+        output = quantised.generate(
+            **inputs, max_new_tokens=3, min_new_tokens=3, return_dict_in_generate=True, output_logits=True
+        )
+        ids = output.sequences
+        forced = quantised(**inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits[:, -4:-1]
+        torch.testing.assert_close(torch.stack(output.logits, 1), forced, rtol=0, atol=0.02)
+        loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "quantised", trust_remote_code=True).eval()
+        torch.testing.assert_close(loaded(**inputs).logits[:, -4:], few)

@@ -1,27 +1,19 @@
 """The shipped Setokim with its language model in 8 or 4 bits: `from_pretrained` leaves all else as it is by itself."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, TorchAoConfig
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from modeling_setok import SetokimForConditionalGeneration, SetokimModel
 from processing import SetokimProcessor
+from tests.quantization_testing import needs_bitsandbytes, torchao_int8
 from tests.setokim_testing import tiny_processor, tiny_setokim
 from training.data import EmojiScenes
 from training.hub.model_card import ROOT
 
 SHIPPED = ROOT / "model_cards" / "setokim-emoji-tiny"
-needs_bitsandbytes = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
-
-
-def torchao_int8() -> TorchAoConfig:
-    return TorchAoConfig(pytest.importorskip("torchao.quantization").Int8WeightOnlyConfig())
-
-
 # Of the paintings' pixels, in 255: the mean difference up to which they count as the same picture
 FORMATS = [
     pytest.param(lambda: BitsAndBytesConfig(load_in_8bit=True), 1.0, id="8bit", marks=needs_bitsandbytes),

@@ -240,7 +240,7 @@ def test_our_recipes_name_data_parts_and_values_that_exist(recipe, processor, mo
     values = yaml.safe_load(recipe.read_text())
     found = [{"images": []}] * 5  # in place of data that are not here; the arguments are checked all the same
     monkeypatch.setattr(sources, "load_hub_dataset", create_autospec(sources.load_hub_dataset, return_value=found))
-    for name in ("coco", "coco_captions", "refcoco"):
+    for name in ("coco", "coco_captions", "refcoco", "easy_vqa"):
         monkeypatch.setitem(sources.LOADERS, name, create_autospec(sources.LOADERS[name], return_value=found))
     assert len(sources.load_mixture(values["mixture"], 100)) == 100
     update_config(SetokimConfig(), values.get("config", {}))

@@ -15,8 +15,10 @@ from .mixture import Mixture, mix
 from .photo_scenes import PhotoScene, PhotoSceneConfig, PhotoScenes, make_photo_scene, photo_concept_names
 from .readers import (
     CocoMasks,
+    easy_vqa_folder,
     load_coco,
     load_coco_captions,
+    load_easy_vqa,
     load_hub_dataset,
     load_image_folder,
     load_image_folder_json,
@@ -42,9 +44,11 @@ __all__ = [
     "SpriteScene",
     "Tetrominoes",
     "concept_names",
+    "easy_vqa_folder",
     "is_held_out_pair",
     "load_coco",
     "load_coco_captions",
+    "load_easy_vqa",
     "load_hub_dataset",
     "load_image_folder",
     "load_image_folder_json",

@@ -7,6 +7,7 @@ A part is a mapping:
   rows_per_scene: 4}` with several rows about each scene;
 - `{dataset: coco, annotations: FILE, images: FOLDER}`: masks of categories, also `coco_captions`; `{dataset: refcoco,
   refs: FILE, annotations: FILE, images: FOLDER}`: referring expressions of the split "train";
+- `{dataset: easy_vqa}`: the questions of its split "train", from the package `easy-vqa`, or from `folder`;
 - `{dataset: FOLDER}`: `data.json` and `images/`;
 - `{dataset: HUB_ID}`: its split "train".
 
@@ -23,7 +24,14 @@ from pathlib import Path
 
 from .emoji_scenes import EmojiScenes, SceneConfig
 from .mixture import Mixture, mix
-from .readers import load_coco, load_coco_captions, load_hub_dataset, load_image_folder_json, load_refcoco
+from .readers import (
+    load_coco,
+    load_coco_captions,
+    load_easy_vqa,
+    load_hub_dataset,
+    load_image_folder_json,
+    load_refcoco,
+)
 from .setokim_collator import LongRows
 
 _LARGEST = 2**31  # scenes of an EmojiScenes part: more than any training sees
@@ -124,6 +132,7 @@ LOADERS = {
     "coco": load_coco,
     "coco_captions": load_coco_captions,
     "refcoco": load_refcoco,
+    "easy_vqa": load_easy_vqa,
 }
 
 

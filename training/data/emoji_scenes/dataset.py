@@ -59,6 +59,11 @@ class EmojiScenes(SceneRows):
             reword_requests(row, scene_rng(self.split, index, self.seed, stream="wordings"))
         return row
 
+    def presence_pair(self, index: int, scene: Scene) -> tuple[str, str]:
+        """Names of two objects to ask about, one in the scene of a row and one not, as POPE does; always the same."""
+        draw = Draw(scene_rng(self.split, index, self.seed, "presence_evaluation"), self.config, allow_held_out=True)
+        return draw.one_of(scene.names), draw.absent_names(scene)[0]
+
     def _scene(self, number: int) -> Scene:
         return make_scene(self.split, number, self.config, self.seed)
 

@@ -1,6 +1,6 @@
 """Segmentations as COCO writes them: polygons, and the run lengths of masks, plain or compressed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,19 @@ def draw_mask(segments: Sequence[Segment], width: int, height: int) -> np.ndarra
     for segment in segments:
         mask |= _fill(segment, width, height) if segment.ndim == 2 else _unroll(segment, width, height)
     return mask
+
+
+def run_lengths(mask: np.ndarray) -> dict:
+    """A mask (H, W) bool as COCO writes it, uncompressed: {"size": [H, W], "counts": how many 0s, 1s, 0s, ...}."""
+    values = mask.astype(bool).ravel(order="F")
+    edges = np.flatnonzero(np.diff(values, prepend=False)) if len(values) else []
+    return {"size": list(mask.shape), "counts": np.diff([0, *edges, len(values)]).tolist()}
+
+
+def mask_of(lengths: Mapping) -> np.ndarray:
+    """The mask (H, W) bool of `run_lengths`."""
+    height, width = lengths["size"]
+    return _unroll(np.array(lengths["counts"], np.int64), width, height)
 
 
 def _fill(polygon: Segment, width: int, height: int) -> np.ndarray:

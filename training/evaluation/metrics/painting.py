@@ -75,3 +75,27 @@ class MeanAbsoluteError(Metric):
 
     def _reduce(self, scores: list[float]) -> dict[str, float]:
         return {"l1": sum(scores) / len(scores)}
+
+
+class MeanSquaredError(Metric):
+    """{"l2": 0 to 1}: the same of the squares of the differences; MagicBrush's "L2"."""
+
+    def _score_batch(self, predictions: Tensor, references: Tensor) -> list[float]:
+        check_images(predictions, references)
+        return torch.nn.functional.mse_loss(predictions, references, reduction="none").mean(dim=(1, 2, 3)).tolist()
+
+    def _reduce(self, scores: list[float]) -> dict[str, float]:
+        return {"l2": sum(scores) / len(scores)}
+
+
+class FeatureSimilarity(Metric):
+    """{"similarity": -1 to 1}: mean over pairs of the cosine of their features, such as CLIP's of a picture and its
+    caption, or of a painted picture and the true one. Predictions and references: (B, D)."""
+
+    def _score_batch(self, predictions: Tensor, references: Tensor) -> list[float]:
+        if predictions.ndim != 2 or predictions.shape != references.shape:
+            raise ValueError(f"Features must be (B, D), got {tuple(predictions.shape)} and {tuple(references.shape)}.")
+        return torch.nn.functional.cosine_similarity(predictions, references).tolist()
+
+    def _reduce(self, scores: list[float]) -> dict[str, float]:
+        return {"similarity": sum(scores) / len(scores)}

@@ -6,11 +6,16 @@ import numpy as np
 
 from training.evaluation.metrics.base import Metric
 
+PRECISION_PERCENT = (50, 60, 70, 80, 90)
+
 
 class ReferringIoU(Metric):
-    """{"ciou": 0 to 1, "giou": 0 to 1} of referring segmentation: the cumulative IoU is the sum of all intersections
-    over the sum of all unions, so that large objects weigh more; the generalised IoU is the mean over the masks of
-    their own IoU (not that of boxes which has the same name). Where nothing is to be found and nothing is, it is 1.
+    """{"ciou", "giou", "precision_50" … "precision_90": 0 to 1} of referring segmentation.
+
+    The cumulative IoU is the sum of all intersections over the sum of all unions, so that large objects weigh more; the
+    generalised IoU is the mean over the masks of their own IoU (not that of boxes which has the same name). Where
+    nothing is to be found and nothing is, it is 1. The precision at 50, 60, 70, 80 and 90 is the part of the masks
+    whose IoU is that many percent or more.
 
     Predictions and references: (H, W) bool masks, of any size that a prediction has in common with its reference.
     """
@@ -31,10 +36,14 @@ class ReferringIoU(Metric):
 
     def _reduce(self, scores: list[tuple[int, int]]) -> dict[str, float]:
         intersections, unions = np.array(scores).T
-        empty = unions == 0
+        nothing = unions == 0
+        found = np.where(nothing, 1, intersections)
+        of = np.where(nothing, 1, unions)
         return {
-            "ciou": 1.0 if empty.all() else float(intersections.sum() / unions.sum()),
-            "giou": float(np.where(empty, 1.0, intersections / np.maximum(unions, 1)).mean()),
+            "ciou": 1.0 if nothing.all() else float(intersections.sum() / unions.sum()),
+            "giou": float((found / of).mean()),
+            # in whole numbers, so that three of five pixels are .6
+            **{f"precision_{percent}": float((100 * found >= percent * of).mean()) for percent in PRECISION_PERCENT},
         }
 
 

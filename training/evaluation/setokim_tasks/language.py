@@ -1,8 +1,7 @@
 """What a Setokim says: captions and answers."""
 
 from training.data.emoji_scenes.language import background
-from training.data.emoji_scenes.scenes import scene_rng
-from training.data.emoji_scenes.tasks import QUESTIONS, RELATIONS, Draw, presence_question
+from training.data.emoji_scenes.tasks import QUESTIONS, RELATIONS, presence_question
 from training.evaluation.metrics import AnswerAccuracy, ObjectF1, YesNo
 from training.evaluation.report import Row
 from training.evaluation.setokim_tasks.task import Context, Example, Observations, Task
@@ -42,11 +41,9 @@ def answers(context: Context, examples: list[Example]) -> list[Observations]:
 def presence(context: Context, examples: list[Example]) -> list[Observations]:
     """Of two questions per scene, for a random object that is there and for one that is not: `presence_accuracy`,
     `_precision`, `_recall`, `_f1` and `_yes_ratio` (see `YesNo`)."""
-    scenes, pictures, questions = context.scenes, [], []
+    pictures, questions = [], []
     for example in examples:
-        rng = scene_rng(scenes.split, example.index, scenes.seed, stream="presence_evaluation")
-        draw = Draw(rng, scenes.config, allow_held_out=True)
-        for name in (draw.one_of(example.scene.names), draw.absent_names(example.scene)[0]):
+        for name in context.scenes.presence_pair(example.index, example.scene):
             pictures.append(example.row["images"][0])
             questions.append(presence_question(name))
     said = context.model.ask(context.processor, pictures, questions)

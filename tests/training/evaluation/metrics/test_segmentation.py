@@ -18,19 +18,32 @@ def test_iou_by_hand():
     assert result["giou"] == pytest.approx((2 / 4 + 0) / 2)
 
 
+def test_precision_by_hand():
+    """IoUs of 3/5, 1/2, 9/10, 1 and 0."""
+    result = ReferringIoU().compute(
+        predictions=masks([1, 1, 1, 0, 0], [1, 0], [1] * 9 + [0], [1, 1], [0, 1]),
+        references=masks([1] * 5, [1, 1], [1] * 10, [1, 1], [1, 0]),
+    )
+    assert [result[f"precision_{percent}"] for percent in (50, 60, 70, 80, 90)] == [4 / 5, 3 / 5, 2 / 5, 2 / 5, 2 / 5]
+
+
+def all_are(value):
+    return dict.fromkeys(["ciou", "giou", *(f"precision_{percent}" for percent in (50, 60, 70, 80, 90))], value)
+
+
 def test_perfect_opposite_and_nothing():
     mask = np.random.default_rng(0).random((7, 5)) > 0.5
-    assert ReferringIoU().compute(predictions=[mask], references=[mask]) == {"ciou": 1, "giou": 1}
-    assert ReferringIoU().compute(predictions=[~mask], references=[mask]) == {"ciou": 0, "giou": 0}
+    assert ReferringIoU().compute(predictions=[mask], references=[mask]) == all_are(1)
+    assert ReferringIoU().compute(predictions=[~mask], references=[mask]) == all_are(0)
     nothing = np.zeros_like(mask)
-    assert ReferringIoU().compute(predictions=[nothing], references=[nothing]) == {"ciou": 1, "giou": 1}
+    assert ReferringIoU().compute(predictions=[nothing], references=[nothing]) == all_are(1)
     assert ReferringIoU().compute(predictions=[nothing, ~mask], references=[nothing, mask])["giou"] == 0.5
 
 
 def test_images_may_differ_in_size():
     small, large = np.ones((2, 2), bool), np.ones((8, 4), bool)
     result = ReferringIoU().compute(predictions=[small, ~large], references=[small, large])
-    assert result == {"ciou": 4 / 36, "giou": 1 / 2}
+    assert (result["ciou"], result["giou"]) == (4 / 36, 1 / 2)
 
 
 def test_refuses_what_is_no_mask():

@@ -1,0 +1,39 @@
+"""Files of a release: found in the folder that a user gives, and checked as they are read."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from training.data.readers.values import quoted
+
+
+def check_split(benchmark: str, split: str, splits: Sequence[str]) -> None:
+    """Raises a ValueError unless a benchmark has this split."""
+    if split not in splits:
+        raise ValueError(f"{benchmark} has no split {split!r}: choose {' or '.join(splits)}.")
+
+
+def released(data: Path, *names: str, remedy: str = "") -> Path:
+    """The first of some files or folders that is there; names are relative to `data`.
+
+    Raises:
+        ValueError: none is; `remedy` says what to do.
+    """
+    for name in names:
+        if (data / name).exists():
+            return data / name
+    raise ValueError(f"There is no {' or '.join(names)} in {data}. {remedy}".rstrip())
+
+
+def checked(records: Iterable[object], where: object, **fields: Callable) -> Iterator[dict]:
+    """The records of a list, each an object with these fields, as the check of each says.
+
+    Args:
+        where: they stand; an error names it.
+        fields: to each name a check of `training.data.readers.values`.
+    """
+    for number, record in enumerate(records):
+        if not isinstance(record, dict) or not fields.keys() <= record.keys():
+            raise ValueError(f"{where}, entry {number}: needed are {', '.join(fields)}, not {quoted(record)}")
+        for name, check in fields.items():
+            check(record[name], f"{where}, entry {number}: {name!r}")
+        yield record

@@ -1,0 +1,1 @@
+"""Metrics of `training.evaluation.metrics` as folders that `evaluate.load` takes."""
