@@ -33,6 +33,23 @@ FEATURES = Features(
 - question_type: finer kind within a task, for evaluation by kind; None where there is none.
 """
 
+LAZY_FEATURES = Features(
+    {
+        **FEATURES,
+        "images": List(Image(decode=False)),
+        "masks": List(Image(mode="L", decode=False)),
+        "segments": Value("string"),
+        "origin": Value("string"),
+        "problem": Value("string"),
+    }
+)
+"""Columns of a stream, before its pictures are opened (see `streams.py`): those above, pictures as path or bytes, and
+
+- segments: in place of masks, JSON of one list of COCO segmentations for each; None where there are none.
+- origin: the file and the place in it that the row comes from.
+- problem: what is wrong with the row, which then has nothing else; None for a good one.
+"""
+
 
 def text(value: str) -> dict:
     """A text part of a message."""

@@ -21,7 +21,12 @@ PLACEHOLDER = "<image>"
 ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 
 
-def to_row(raw: dict, locate: Callable[[object], object] = lambda picture: picture, needs: Needs | None = None) -> dict:
+def to_row(
+    raw: dict,
+    locate: Callable[[object], object] = lambda picture: picture,
+    needs: Needs | None = None,
+    look: bool = True,
+) -> dict:
     """A row of any kind in the list above -> a row of `schema.FEATURES`.
 
     Text is text: but for `<image>` in a text that stands for a turn, nothing written in it is a mark.
@@ -30,6 +35,8 @@ def to_row(raw: dict, locate: Callable[[object], object] = lambda picture: pictu
         raw: the row. Pictures are paths, `{"bytes": ..., "path": ...}` or PIL images.
         locate: from a picture as the row has it to one of these.
         needs: what the row is for: an "answer" to learn (Setokim is trained on nothing else), one "picture" (SeTok).
+        look: read every picture to its end. Without it nothing is opened, and a row may have `segments`, each in place
+            of one of its masks.
 
     Raises:
         ValueError: what is wrong with the row.
@@ -41,7 +48,6 @@ def to_row(raw: dict, locate: Callable[[object], object] = lambda picture: pictu
         raise ValueError(f"none of the keys image, images, messages, conversations; its keys: {quoted(list(raw))}")
     images = [locate(picture) for picture in _as_list(given.get("images", given.get("image", [])))]
     masks = [locate(picture) for picture in _as_list(given.get("masks", []))]
-    sizes = [check_picture(picture) for picture in images]
     names = [text(name, "a name in concepts") for name in _as_list(given.get("concepts", given.get("labels", [])))]
 
     if given.get("messages", []) != [] or "conversations" in given:
@@ -61,8 +67,10 @@ def to_row(raw: dict, locate: Callable[[object], object] = lambda picture: pictu
         concepts=names,
         question_type=kinds.get("question_type"),
     )
-    _check_masks(row, sizes)
+    _check_masks(row, len(masks or given.get("segments", ())))
     _check_turns(row)
+    if look:
+        _look(row)
     if needs == "answer" and not messages:
         raise ValueError("no conversation or caption to learn from")
     if needs == "picture" and len(images) != 1:
@@ -126,23 +134,28 @@ def _check_turns(row: dict) -> None:
         raise ValueError("no assistant's turn to learn from")
 
 
-def _check_masks(row: dict, sizes: list[tuple[int, int]]) -> None:
-    """Whether each mask has its picture, and its place or its name; `sizes` are those of the pictures."""
-    masks, kinds = row["masks"], _kinds(row["messages"])
+def _check_masks(row: dict, num_masks: int) -> None:
+    """Whether each mask has its picture, and its place or its name."""
+    kinds = _kinds(row["messages"])
     places = kinds.count("mask")
-    if places and places != len(masks):
-        raise ValueError(f"{len(masks)} masks but {places} places for them in the text")
-    if (row["concepts"] or not places) and masks and len(masks) != len(row["concepts"]):
-        raise ValueError(f"{len(masks)} masks but {len(row['concepts'])} concepts")
+    if places and places != num_masks:
+        raise ValueError(f"{num_masks} masks but {places} places for them in the text")
+    if (row["concepts"] or not places) and num_masks and num_masks != len(row["concepts"]):
+        raise ValueError(f"{num_masks} masks but {len(row['concepts'])} concepts")
     if any(
         part["type"] == "mask" for turn in row["messages"] if turn["role"] != "assistant" for part in turn["content"]
     ):
         raise ValueError("a mask stands in a turn that is not the assistant's, who alone draws masks")
     if any(kinds[:place].count("image") != 1 for place, kind in enumerate(kinds) if kind == "mask"):
         raise ValueError("a mask must follow the row's first picture, to which masks belong, and no second one")
-    if masks and not sizes:
+    if num_masks and not row["images"]:
         raise ValueError("masks without a picture")
-    for mask in masks:
+
+
+def _look(row: dict) -> None:
+    """Whether the pictures are whole, and the masks as large as the first."""
+    sizes = [check_picture(picture) for picture in row["images"]]
+    for mask in row["masks"]:
         size = check_picture(mask, is_mask=True)
         if size != sizes[0]:
             raise ValueError(f"a mask has {size[0]}x{size[1]} pixels, its picture {sizes[0][0]}x{sizes[0][1]}")

@@ -1,0 +1,107 @@
+"""Entries of other people's files: each becomes a row of the one schema, or says what is wrong with it.
+
+A reader is a function `(files and folders, ...) -> Iterator[Entry]`: it goes through its files without opening a
+picture. `load_entries` makes a data set of all entries at once, with every picture looked at; `stream_entries` a stream
+that looks at nothing before it is needed.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+
+from .. import schema
+from .bad_rows import OnError, Report
+from .rows import Needs, to_row
+
+SHARDS = 1024  # of a stream made from entries: as many workers of all processes together may share it
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a file.
+
+    Attributes:
+        where: the file and the place in it, such as "captions.json, entry 17".
+        make: gives the row as `to_row` takes it, its pictures as paths from `find_picture` or as bytes. Masks may be
+            left out and told by `segments`, one list of COCO segmentations for each. Raises a ValueError that says
+            what is wrong.
+    """
+
+    where: str
+    make: Callable[[], dict]
+
+
+Reader = Callable[..., Iterator[Entry]]
+
+
+def load_entries(
+    reader: Reader, source: str, on_error: OnError = "raise", needs: Needs | None = None, **arguments
+) -> datasets.Dataset:
+    """All rows of a reader, checked, with every picture read once to see that it is whole.
+
+    Args:
+        reader, arguments: what is read.
+        source: what it is called in errors.
+        on_error: "raise" a ValueError that lists the first bad rows, or "skip" them with one warning that names them.
+        needs: see `to_row`.
+
+    Raises:
+        ValueError: what the reader refuses, bad rows as `on_error` says, no row left.
+    """
+    report = Report(source, on_error)
+    made = [
+        report.attempt(entry.where, lambda entry=entry: to_row(entry.make(), needs=needs))
+        for entry in reader(**arguments)
+    ]
+    rows = [row for row in made if row is not None]
+    report.close(len(rows))
+    return datasets.Dataset.from_list(rows, features=schema.FEATURES)
+
+
+def stream_entries(reader: Reader, needs: Needs | None = None, **arguments) -> datasets.IterableDataset:
+    """The rows of a reader as a stream of `schema.LAZY_FEATURES`.
+
+    The first time, the entries are written to the cache of `datasets`, by one process, without opening a picture; from
+    then on, as long as no file changes, they are read from there where they are needed.
+
+    Raises:
+        ValueError: what the reader refuses, and if there is no entry.
+    """
+    files = {name: _state(value) for name, value in arguments.items()}
+    kept = datasets.Dataset.from_generator(
+        _lazy_rows,
+        features=schema.LAZY_FEATURES,
+        gen_kwargs={"reader": reader, "needs": needs, "arguments": arguments, "files": files},
+    )
+    if not len(kept):
+        raise ValueError(f"there are no rows in {arguments}")
+    return kept.to_iterable_dataset(num_shards=min(SHARDS, len(kept)))
+
+
+def lazy_row(where: str, make: Callable[[], dict], needs: Needs | None = None) -> dict:
+    """A row of `schema.LAZY_FEATURES`, its pictures not looked at; a bad one has its `problem` alone."""
+    try:
+        raw = make()
+        row = to_row(raw, needs=needs, look=False)
+        segments = raw.get("segments")
+        return {**row, "segments": segments and json.dumps(segments), "origin": where, "problem": None}
+    except ValueError as error:
+        return {**schema.row(""), "segments": None, "origin": where, "problem": str(error)}
+
+
+def _lazy_rows(reader: Reader, needs: Needs | None, arguments: dict, files: dict) -> Iterator[dict]:
+    """`files` is there for the cache of `datasets`, which asks whether arguments have changed, and not files."""
+    for entry in reader(**arguments):
+        yield lazy_row(entry.where, entry.make, needs)
+
+
+def _state(value: object) -> tuple[int, int] | None:
+    """Size and time of what may be a file."""
+    if not isinstance(value, str | Path) or not os.path.isfile(value):
+        return None
+    state = os.stat(value)
+    return state.st_size, state.st_mtime_ns
