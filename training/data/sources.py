@@ -25,14 +25,22 @@ from pathlib import Path
 from .emoji_scenes import EmojiScenes, SceneConfig
 from .mixture import Mixture, mix
 from .readers import (
+    OnError,
+    Reader,
     load_coco,
-    load_coco_captions,
-    load_easy_vqa,
+    load_entries,
     load_hub_dataset,
-    load_image_folder_json,
     load_refcoco,
+    open_row,
+    read_coco_captions,
+    read_easy_vqa,
+    read_image_folder_json,
+    stream_entries,
+    stream_hub_dataset,
 )
-from .setokim_collator import LongRows
+from .row_lengths import LongRows, RowLengths
+from .skipped_rows import SkippedRows
+from .streams import RowStream, StreamPart
 
 _LARGEST = 2**31  # scenes of an EmojiScenes part: more than any training sees
 

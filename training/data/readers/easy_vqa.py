@@ -4,32 +4,37 @@ The PyPI package `easy-vqa` carries all of it: 4000 pictures with 38575 question
 """
 
 import importlib.util
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import datasets
 
 from .. import schema
-from .bad_rows import OnError, Report
+from .bad_rows import OnError
+from .entries import Entry, load_entries
 from .files import find_picture, read_json
-from .rows import to_row
 from .values import quoted, text
 
 SPLITS = ("train", "test")
 
 
 def load_easy_vqa(split: str, folder: str | Path | None = None, on_error: OnError = "raise") -> datasets.Dataset:
-    """Loads easy-VQA, one row of task "question" for each question, picture by picture. `question_type` is "yes_no",
+    """All questions of a split, checked: see `read_easy_vqa` and `load_entries`."""
+    return load_entries(read_easy_vqa, f"easy-VQA ({split})", on_error, "answer", split=split, folder=folder)
+
+
+def read_easy_vqa(split: str, folder: str | Path | None = None) -> Iterator[Entry]:
+    """Reads easy-VQA: one row of task "question" for each question, picture by picture. `question_type` is "yes_no",
     "shape" or "colour".
 
     Args:
         split: "train" or "test".
         folder: with `train/questions.json` (a list of `[question, answer, number of the picture]`) and
             `train/images/0.png` …, and the same of `test`; by default that of the installed package.
-        on_error: "raise" a ValueError that lists the first bad rows, or "skip" them with one warning that names them.
 
     Raises:
-        ValueError: the package is not installed, another split, a file that is missing or of another form, and bad
-            rows as `on_error` says.
+        ValueError: the package is not installed, another split, a file that is missing or of another form.
     """
     if split not in SPLITS:
         raise ValueError(f"easy-VQA has no split {split!r}: choose {' or '.join(SPLITS)}")
@@ -37,24 +42,17 @@ def load_easy_vqa(split: str, folder: str | Path | None = None, on_error: OnErro
     file = folder / split / "questions.json"
     if not file.is_file():
         raise ValueError(f"{file} does not exist: give the folder that holds train/ and test/ of easy-VQA")
+    for number, entry in enumerate(read_json(file, list)):
+        yield Entry(f"{file}, entry {number}", partial(_row, entry, folder / split / "images"))
 
-    def row(entry: object) -> dict:
-        if not isinstance(entry, list) or len(entry) != 3 or type(entry[2]) is not int:
-            raise ValueError(f"needed is [question, answer, number of the picture], not {quoted(entry)}")
-        question, answer = text(entry[0], "the question"), text(entry[1], "the answer")
-        picture = find_picture(f"{entry[2]}.png", folder / split / "images")
-        messages = schema.exchange([schema.image(), schema.text(question)], [schema.text(answer)])
-        raw = schema.row("question", images=[picture], messages=messages, question_type=_kind(question, answer))
-        return to_row(raw, needs="answer")
 
-    report = Report(str(file), on_error)
-    rows = [
-        report.attempt(f"{file}, entry {number}", lambda entry=entry: row(entry))
-        for number, entry in enumerate(read_json(file, list))
-    ]
-    rows = [row for row in rows if row is not None]
-    report.close(len(rows))
-    return datasets.Dataset.from_list(rows, features=schema.FEATURES)
+def _row(entry: object, images: Path) -> dict:
+    if not isinstance(entry, list) or len(entry) != 3 or type(entry[2]) is not int:
+        raise ValueError(f"needed is [question, answer, number of the picture], not {quoted(entry)}")
+    question, answer = text(entry[0], "the question"), text(entry[1], "the answer")
+    messages = schema.exchange([schema.image(), schema.text(question)], [schema.text(answer)])
+    picture = find_picture(f"{entry[2]}.png", images)
+    return schema.row("question", images=[picture], messages=messages, question_type=_kind(question, answer))
 
 
 def easy_vqa_folder() -> Path:

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -29,10 +30,28 @@ class Entry:
         make: gives the row as `to_row` takes it, its pictures as paths from `find_picture` or as bytes. Masks may be
             left out and told by `segments`, one list of COCO segmentations for each. Raises a ValueError that says
             what is wrong.
+        locate: from a picture of that row to one of these, if it has others, such as paths in a folder.
     """
 
     where: str
     make: Callable[[], dict]
+    locate: Callable[[object], object] = lambda picture: picture
+
+    def row(self, needs: Needs | None, look: bool) -> dict:
+        """A row of `schema.FEATURES`, or, if `look` is False, of `schema.LAZY_FEATURES`; a ValueError for a bad one."""
+        raw = self.make()
+        row = to_row(raw, self.locate, needs, look)
+        if look:
+            return row
+        segments = raw.get("segments")
+        return {**row, "segments": segments and json.dumps(segments), "origin": self.where, "problem": None}
+
+    def lazy_row(self, needs: Needs | None) -> dict:
+        """A row of `schema.LAZY_FEATURES`: a bad one has its `origin` and its `problem` alone."""
+        try:
+            return self.row(needs, look=False)
+        except ValueError as error:
+            return {**schema.row(""), "segments": None, "origin": self.where, "problem": str(error)}
 
 
 Reader = Callable[..., Iterator[Entry]]
@@ -53,10 +72,7 @@ def load_entries(
         ValueError: what the reader refuses, bad rows as `on_error` says, no row left.
     """
     report = Report(source, on_error)
-    made = [
-        report.attempt(entry.where, lambda entry=entry: to_row(entry.make(), needs=needs))
-        for entry in reader(**arguments)
-    ]
+    made = [report.attempt(entry.where, partial(entry.row, needs, look=True)) for entry in reader(**arguments)]
     rows = [row for row in made if row is not None]
     report.close(len(rows))
     return datasets.Dataset.from_list(rows, features=schema.FEATURES)
@@ -82,21 +98,10 @@ def stream_entries(reader: Reader, needs: Needs | None = None, **arguments) -> d
     return kept.to_iterable_dataset(num_shards=min(SHARDS, len(kept)))
 
 
-def lazy_row(where: str, make: Callable[[], dict], needs: Needs | None = None) -> dict:
-    """A row of `schema.LAZY_FEATURES`, its pictures not looked at; a bad one has its `problem` alone."""
-    try:
-        raw = make()
-        row = to_row(raw, needs=needs, look=False)
-        segments = raw.get("segments")
-        return {**row, "segments": segments and json.dumps(segments), "origin": where, "problem": None}
-    except ValueError as error:
-        return {**schema.row(""), "segments": None, "origin": where, "problem": str(error)}
-
-
 def _lazy_rows(reader: Reader, needs: Needs | None, arguments: dict, files: dict) -> Iterator[dict]:
     """`files` is there for the cache of `datasets`, which asks whether arguments have changed, and not files."""
     for entry in reader(**arguments):
-        yield lazy_row(entry.where, entry.make, needs)
+        yield entry.lazy_row(needs)
 
 
 def _state(value: object) -> tuple[int, int] | None:

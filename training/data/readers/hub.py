@@ -1,5 +1,7 @@
-"""Data sets of the Hub, and all else that `datasets.load_dataset` takes."""
+"""Data sets of the Hub, and all else that `datasets.load_dataset` takes: Parquet, tar files, JSON lines, CSV, text."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -7,30 +9,31 @@ import datasets
 
 from .. import schema
 from .bad_rows import OnError, Report
+from .entries import Entry
 from .files import find_picture
-from .rows import Needs, to_row
+from .rows import Needs
+
+_UNREADABLE = (datasets.exceptions.DatasetsError, OSError, ValueError)  # pyarrow's errors are among them
 
 
 def load_hub_dataset(
     name: str,
     split: str,
     *,
-    streaming: bool = False,
     columns: dict[str, str] | None = None,
+    task: str | None = None,
     on_error: OnError = "raise",
     needs: Needs | None = None,
     **kwargs,
-) -> datasets.Dataset | datasets.IterableDataset:
+) -> datasets.Dataset:
     """Loads a data set by Hub id, or anything else that `datasets.load_dataset` takes, in the one schema.
 
     Args:
         name, split: as for `datasets.load_dataset`.
-        streaming: give an IterableDataset and download nothing ahead.
         columns: our key -> the data set's column, where they differ, such as `{"image": "jpg", "caption": "txt"}`.
             Class labels become their names.
-        on_error: as for `load_image_folder_json`. A stream meets bad rows as it goes: it raises at the first batch
-            that has some, or warns once for each such batch. What is wrong with its files `datasets` says as it goes.
-        needs: as for `load_image_folder_json`.
+        task: of all rows, such as "text_to_image" for pictures with captions; see `rows.py`.
+        on_error, needs: as for `load_image_folder_json`.
         **kwargs: passed to `datasets.load_dataset`.
 
     A picture is bytes, or a file that `datasets` found itself; a path that a row names must lie in the folder of the
@@ -39,44 +42,136 @@ def load_hub_dataset(
     Raises:
         ValueError: for what `load_dataset` cannot read, a column of `columns` that does not exist, and bad rows.
     """
-    try:
-        dataset = datasets.load_dataset(name, split=split, streaming=streaming, **kwargs)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:  # of which few name the file
-        raise ValueError(f"the data set {name} ({split}) cannot be read: {error} {error.__cause__ or ''}") from error
-    if dataset.features is None:
-        raise ValueError(f"the columns of {name} are not known in advance; pass features=... for load_dataset")
-    columns = columns or {}
-    if missing := sorted(set(columns.values()) - set(dataset.features)):
-        raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(dataset.features)}")
-    columns = {key: key for key in dataset.features if key not in columns.values()} | columns
-    label_names = {key: _class_names(dataset.features[column]) for key, column in columns.items()}
-    for key, feature in dataset.features.items():  # undecoded, so that a broken picture is ours to report
-        if isinstance(feature, datasets.Image):
-            dataset = dataset.cast_column(key, datasets.Image(decode=False))
-        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
-            dataset = dataset.cast_column(key, datasets.List(datasets.Image(decode=False)))
-
-    locate = partial(_locate, folder=_folder(name, **kwargs), found=_finds_pictures(dataset))
-    source = f"{name} ({split})"
-    total = Report(source, on_error)
+    dataset = _open(name, split, **kwargs)
+    reading = _Reading(name, split, columns or {}, task, str(_folder(name, **kwargs) or ""))
+    dataset, to_entry = reading.prepare(dataset, name)
+    report = Report(f"{name} ({split})", on_error)
 
     def convert(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
-        report = Report(source, on_error) if streaming else total
         rows = []
-        for position, index in enumerate(indices):
-            raw = {key: _named(batch[column][position], label_names[key]) for key, column in columns.items()}
-            rows.append(report.attempt(f"{source}, row {index}", lambda raw=raw: to_row(raw, locate, needs)))
-        if streaming:
-            report.close()
+        for place, index in enumerate(indices):
+            raw = {column: values[place] for column, values in batch.items()}
+            entry = to_entry(raw, f"{report.source}, row {index}")
+            rows.append(report.attempt(entry.where, lambda entry=entry: entry.row(needs, look=True)))
         return {key: [row[key] for row in rows if row] for key in schema.FEATURES}
 
-    arguments = {"with_indices": True, "batched": True, "remove_columns": list(dataset.features)}
-    if streaming:
-        return dataset.map(convert, **arguments).cast(schema.FEATURES)  # the cast has the pictures decoded
     # Not from the cache: bad rows are to be named every time.
-    dataset = dataset.map(convert, features=schema.FEATURES, load_from_cache_file=False, **arguments)
-    total.close(len(dataset))
+    dataset = dataset.map(
+        convert, with_indices=True, batched=True, remove_columns=list(dataset.features), features=schema.FEATURES,
+        load_from_cache_file=False,
+    )  # fmt: skip
+    report.close(len(dataset))
     return dataset
+
+
+def stream_hub_dataset(
+    name: str,
+    split: str,
+    *,
+    columns: dict[str, str] | None = None,
+    task: str | None = None,
+    needs: Needs | None = None,
+    **kwargs,
+) -> datasets.IterableDataset:
+    """The same as a stream of `schema.LAZY_FEATURES`: each file is read when its turn comes, and nothing is downloaded
+    ahead. A file is a shard; one that cannot be read to its end ends with a row that says so.
+
+    Raises:
+        ValueError: for what has no such files (`datasets` lists folders of pictures, for example, one by one), and
+            what cannot be found. Columns are looked at when the first file is read.
+    """
+    try:
+        builder = datasets.load_dataset_builder(name, **kwargs)
+    except _UNREADABLE as error:
+        raise _unreadable(name, split, error) from error
+    files = {str(key): list(value) for key, value in (builder.config.data_files or {}).items()}
+    if not builder.builder_name or builder.builder_name.endswith("folder") or not files:
+        raise ValueError(f"{name} cannot be streamed: needed are files of rows (Parquet, tar, JSON, CSV, text)")
+    if split not in files:
+        raise ValueError(f"{name} has no split {split!r}: choose one of {', '.join(files)}")
+    options = {key: value for key, value in kwargs.items() if key not in ("data_files", "data_dir", "revision", "name")}
+    return datasets.IterableDataset.from_generator(
+        _rows_of_files,
+        features=schema.LAZY_FEATURES,
+        gen_kwargs={
+            "files": files[split],
+            "form": builder.builder_name,
+            "options": options,
+            "reading": _Reading(name, split, columns or {}, task, str(_folder(name, **kwargs) or "")),
+            "needs": needs,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How the rows of a data set are read."""
+
+    name: str
+    split: str
+    columns: dict[str, str]
+    task: str | None
+    folder: str  # of data that lie on this machine, or ""
+
+    def prepare(self, dataset, name: str) -> tuple[datasets.Dataset | datasets.IterableDataset, Callable]:
+        """The data set with its pictures undecoded, so that a broken one is ours to report, and a function from a raw
+        row and where it is to its entry."""
+        features = dataset.features
+        if features is None:
+            raise ValueError(f"the columns of {name} are not known in advance; pass features=... for load_dataset")
+        if missing := sorted(set(self.columns.values()) - set(features)):
+            raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(features)}")
+        columns = {key: key for key in features if key not in self.columns.values()} | self.columns
+        names = {key: _class_names(features[column]) for key, column in columns.items()}
+        for key, feature in features.items():
+            if isinstance(feature, datasets.Image):
+                dataset = dataset.cast_column(key, datasets.Image(decode=False))
+            elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+                dataset = dataset.cast_column(key, datasets.List(datasets.Image(decode=False)))
+        folder = Path(self.folder) if self.folder else None
+        locate = partial(_locate, folder=folder, found=_finds_pictures(dataset))
+        task = {} if self.task is None else {"task": self.task}
+
+        def to_entry(raw: dict, where: str) -> Entry:
+            return Entry(
+                where,
+                lambda: {key: _named(raw[column], names[key]) for key, column in columns.items()} | task,
+                locate,
+            )
+
+        return dataset, to_entry
+
+
+def _rows_of_files(
+    files: list[str], form: str, options: dict, reading: _Reading, needs: Needs | None
+) -> Iterator[dict]:
+    for file in files:
+        number = 0
+        try:
+            rows, to_entry = reading.prepare(
+                _open(form, "train", data_files={"train": [file]}, streaming=True, **options), file
+            )
+            for raw in rows:
+                key = f" ({raw['__key__']})" if "__key__" in raw else ""  # of a tar file's members
+                yield to_entry(raw, f"{file}, row {number}{key}").lazy_row(needs)
+                number += 1
+        except _UNREADABLE as error:
+
+            def fail(error=error):
+                raise ValueError(f"the file cannot be read further: {error}")
+
+            yield Entry(f"{file}, row {number}", fail).lazy_row(needs)
+
+
+def _open(name: str, split: str, **kwargs) -> datasets.Dataset | datasets.IterableDataset:
+    try:
+        return datasets.load_dataset(name, split=split, **kwargs)
+    except _UNREADABLE as error:  # of which few name the file
+        raise _unreadable(name, split, error) from error
+
+
+def _unreadable(name: str, split: str, error: Exception) -> ValueError:
+    return ValueError(f"the data set {name} ({split}) cannot be read: {error} {error.__cause__ or ''}")
 
 
 def _folder(name: str, data_dir: str | None = None, data_files: object = None, **_) -> Path | None:

@@ -1,47 +1,34 @@
 """Folders of pictures, with a `data.json` that says more about them or without."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import datasets
 from PIL import Image
 
-from .. import schema
-from .bad_rows import OnError, Report
+from .bad_rows import OnError
+from .entries import Entry, load_entries
 from .files import find_picture, read_json
-from .rows import Needs, to_row
+from .rows import Needs
 
 
 def load_image_folder_json(
     root: str | Path, on_error: OnError = "raise", needs: Needs | None = None
 ) -> datasets.Dataset:
-    """Loads `root/data.json` (a list of rows) with its pictures in `root/images/`.
+    """Loads `root/data.json` (a list of rows) with its pictures in `root/images/`, see `read_image_folder_json`.
 
     Every picture is read once to see that it is whole; the data set holds its path and decodes it when asked.
 
     Args:
-        root: the folder, such as `data/LLaVA`. Paths in the rows are relative to `root/images` or to `root`, and lead
-            out of neither; `root` and `root/images` may themselves be links.
         on_error: "raise" a ValueError that lists the first bad rows, or "skip" them with one warning that counts and
             names them.
         needs: what a row must have to be of use: an "answer" to learn (to train Setokim), one "picture" (SeTok).
 
     Raises:
-        ValueError: if `data.json` is missing or no JSON list, for bad rows as `on_error` says, if no row is left.
+        ValueError: what the reader refuses; bad rows as `on_error` says; if no row is left.
     """
-    root = Path(root)
-    file = root / "data.json"
-    if not file.is_file():
-        raise ValueError(f"{file} does not exist; for a folder of pictures without data.json use load_image_folder")
-    raw_rows = read_json(file, list)
-
-    def locate(path: object) -> str:
-        return find_picture(path, root / "images", root)
-
-    report = Report(str(file), on_error)
-    rows = [
-        report.attempt(f"{file}, row {i}", lambda raw=raw: to_row(raw, locate, needs)) for i, raw in enumerate(raw_rows)
-    ]
-    return _dataset(rows, report)
+    return load_entries(read_image_folder_json, str(Path(root) / "data.json"), on_error, needs, root=root)
 
 
 def load_image_folder(root: str | Path, on_error: OnError = "raise") -> datasets.Dataset:
@@ -49,14 +36,42 @@ def load_image_folder(root: str | Path, on_error: OnError = "raise") -> datasets
 
     Arguments and errors as for `load_image_folder_json`.
     """
+    return load_entries(read_image_folder, str(root), on_error, root=root)
+
+
+def read_image_folder_json(root: str | Path) -> Iterator[Entry]:
+    """Reads the rows of `root/data.json`, which look as `rows.py` says.
+
+    Args:
+        root: the folder, such as `data/LLaVA`. Paths in the rows are relative to `root/images` or to `root`, and lead
+            out of neither; `root` and `root/images` may themselves be links.
+
+    Raises:
+        ValueError: `data.json` is missing or no JSON list.
+    """
     root = Path(root)
-    files = pictures_in(root)
-    report = Report(str(root), on_error)
-    rows = [
-        report.attempt(f"{root / file!s}, row {i}", lambda file=file: to_row({"image": find_picture(file, root)}))
-        for i, file in enumerate(files)
-    ]
-    return _dataset(rows, report)
+    file = root / "data.json"
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist; for a folder of pictures without data.json use load_image_folder")
+    for number, raw in enumerate(read_json(file, list)):
+        yield Entry(f"{file}, row {number}", lambda raw=raw: raw, partial(_find, root))
+
+
+def read_image_folder(root: str | Path) -> Iterator[Entry]:
+    """Reads all pictures under a folder, as rows of task "reconstruction".
+
+    Raises:
+        ValueError: there is none.
+    """
+    root = Path(root)
+    for number, file in enumerate(pictures_in(root)):
+        yield Entry(
+            f"{root / file}, row {number}", lambda file=file: {"image": file}, lambda file: find_picture(file, root)
+        )
+
+
+def _find(root: Path, path: object) -> str:
+    return find_picture(path, root / "images", root)
 
 
 def pictures_in(root: Path) -> list[str]:
@@ -70,10 +85,3 @@ def pictures_in(root: Path) -> list[str]:
     if not paths:
         raise ValueError(f"{root} holds no pictures (files ending in .png, .jpg, ...)")
     return sorted(str(path.relative_to(root)) for path in paths)
-
-
-def _dataset(rows: list[dict | None], report: Report) -> datasets.Dataset:
-    """The good rows, after a word on the others."""
-    rows = [row for row in rows if row is not None]
-    report.close(len(rows))
-    return datasets.Dataset.from_list(rows, features=schema.FEATURES)

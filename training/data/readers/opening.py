@@ -1,0 +1,47 @@
+"""The pictures of a lazy row: opened when its turn comes, in the worker that collates it."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from .. import schema
+from .segmentations import draw_mask, read_segments
+
+_IMAGE = schema.FEATURES["images"].feature
+_MASK = schema.FEATURES["masks"].feature
+
+
+def open_row(lazy: dict) -> dict:
+    """A row of `schema.LAZY_FEATURES` -> a row of `schema.FEATURES` with PIL pictures, its segments drawn.
+
+    Raises:
+        ValueError: the row's problem, or that of a picture or mask, with the file and the place it comes from.
+    """
+    try:
+        if lazy["problem"] is not None:
+            raise ValueError(lazy["problem"])
+        images = [_decode(_IMAGE, picture) for picture in lazy["images"]]
+        masks = [_decode(_MASK, mask) for mask in lazy["masks"]]
+        masks += [_drawn(segments, images[0].size) for segments in json.loads(lazy["segments"] or "[]")]
+        for mask in masks:
+            if mask.size != images[0].size:
+                raise ValueError(f"a mask has {mask.size} pixels (width, height), its picture {images[0].size}")
+            if set(np.unique(mask).tolist()) - {0, 255}:
+                raise ValueError("a mask must be 0 or 255 everywhere")
+    except ValueError as error:
+        raise ValueError(f"{lazy['origin']}: {error}") from error
+    return {name: lazy[name] for name in schema.FEATURES} | {"images": images, "masks": masks}
+
+
+def _decode(feature, picture: dict) -> Image.Image:
+    try:
+        return feature.decode_example(picture)
+    except Exception as error:  # decoders raise anything on broken bytes
+        raise ValueError(f"picture {picture.get('path') or ''} cannot be read: {error}") from error
+
+
+def _drawn(segmentations: list, size: tuple[int, int]) -> Image.Image:
+    """The union of COCO segmentations in a picture of (width, height)."""
+    segments = [segment for segmentation in segmentations for segment in read_segments(segmentation, *size)]
+    return Image.fromarray(draw_mask(segments, *size).astype(np.uint8) * 255)
