@@ -1,6 +1,5 @@
 """Annotations in the format of COCO: masks of categories (COCO, LVIS), captions, referring expressions (RefCOCO)."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,20 +11,70 @@ from PIL import Image, ImageOps
 
 from .. import schema
 from .bad_rows import OnError, Report
-from .files import check_picture, find_picture, read_json
-from .rows import to_row
-from .segmentations import Segment, draw_mask, read_segments, segment_area
-from .values import identifier, listed, quoted, text
+from .coco_regions import CocoFile, Found, Region, category_regions, expression_regions
+from .entries import Entry, load_entries
+from .files import check_picture
+from .records import Place, one_line
+from .segmentations import draw_mask
+from .values import identifier, text
 
 
-@dataclass(frozen=True)
-class _Region:
-    """What a row asks for: the union of segments in a picture."""
+def read_coco(annotations: str | Path, images: str | Path, min_area: float = 0.001) -> Iterator[Entry]:
+    """Masks of COCO (instances_train2017.json in annotations_trainval2017.zip, pictures in train2017.zip; annotations
+    CC BY 4.0, pictures as on Flickr, https://cocodataset.org) and of LVIS (lvis_v1_train.json, CC BY 4.0, the same
+    pictures): a row per picture and category in it, picture by picture, such as "Segment the dog." with the union of
+    all dogs, crowds included.
 
-    picture: str
-    expression: str
-    concept: str
-    segments: tuple[Segment, ...]
+    One bad object makes the row of its category bad: a mask without it would be a wrong answer.
+
+    Args:
+        annotations: the JSON file. Segmentations are polygons or run lengths, plain or compressed.
+        images: the folder of the pictures.
+        min_area: a category that covers less than this fraction of a picture is left out; the default is about one
+            patch of 14 pixels in a picture of 384.
+
+    Raises:
+        ValueError: for a file that is not in this format, and if all objects are too small.
+    """
+    return _entries(category_regions(annotations, images, min_area))
+
+
+def read_refcoco(
+    refs: str | Path, annotations: str | Path, images: str | Path, split: str | None = None
+) -> Iterator[Entry]:
+    """RefCOCO, RefCOCO+ and RefCOCOg of the `refer` API (https://github.com/lichengunc/refer, which states no licence;
+    pictures of COCO's train2014.zip): a row per sentence, such as "Segment left woman in red.", with the object that it
+    refers to.
+
+    Args:
+        refs: refs(unc).p or refs(umd).p as JSON, a list of `{"ann_id": int, "split": str, "sentences": [{"sent": str},
+            ...]}`. The releases have a pickle, which can run code when it is read and is therefore not; write it out
+            as JSON once.
+        annotations: instances.json beside it, as for `read_coco`.
+        images: the folder of the pictures.
+        split: "train", "val", "testA", "testB" or "test", as the data set has them; all without it.
+
+    Raises:
+        ValueError: for a file that is not in this format.
+    """
+    return _entries(expression_regions(refs, annotations, images, split))
+
+
+def read_coco_captions(annotations: str | Path, images: str | Path) -> Iterator[Entry]:
+    """Captions of COCO (captions_train2017.json, from where and under what `read_coco` says): a row each, of task
+    "caption".
+
+    Raises:
+        ValueError: for a file that is not in this format.
+    """
+    coco = CocoFile(annotations, images)
+
+    def row(record: dict) -> dict:
+        return {"image": coco.picture(record["image_id"]), "caption": one_line(record["caption"])}
+
+    for index, record in coco.records("annotations", image_id=identifier, caption=text).items():
+        yield Entry(f"{annotations}, 'annotations', entry {index}", partial(row, record))
+    yield from (Entry(*place) for place in coco.bad)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +82,7 @@ class CocoMasks:
     """A map-style dataset (`len`, `[index]`) of rows of task "referring"; `load_coco` and `load_refcoco` make it. The
     picture of a row is read, and its mask drawn, when asked for."""
 
-    regions: Sequence[_Region]
+    regions: Sequence[Region]
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -43,18 +92,12 @@ class CocoMasks:
         region = self.regions[index]
         with Image.open(region.picture) as file:
             picture = ImageOps.exif_transpose(file)
-        return schema.row(
-            "referring",
-            images=[picture],
-            messages=self.messages(index),
-            masks=[Image.fromarray(draw_mask(region.segments, *picture.size).astype(np.uint8) * 255)],
-            concepts=[region.concept],
-        )
+        mask = Image.fromarray(draw_mask(region.segments, *picture.size).astype(np.uint8) * 255)
+        return _row(region, images=[picture], masks=[mask])
 
     def messages(self, index: int) -> list[dict]:
         """Those of a row, without reading its picture."""
-        request = schema.text(f"Segment {self.regions[index].expression}.")
-        return schema.exchange([schema.image(), request], [schema.mask()])
+        return self.regions[index].messages()
 
     def __iter__(self) -> Iterator[dict]:
         return map(self.__getitem__, range(len(self)))
@@ -63,37 +106,16 @@ class CocoMasks:
 def load_coco(
     annotations: str | Path, images: str | Path, *, min_area: float = 0.001, on_error: OnError = "raise"
 ) -> CocoMasks:
-    """Loads masks such as those of `instances_train2017.json`: one row per picture and category in it, picture by
-    picture, such as "Segment the dog." with the union of all dogs, crowds included.
-
-    Every picture is read once to see that it is whole.
+    """Loads the rows of `read_coco`, with every picture read once to see that it is whole.
 
     Args:
-        annotations: the JSON file. Segmentations are polygons or run lengths, plain or compressed.
-        images: the folder of the pictures.
-        min_area: a category that covers less than this fraction of a picture is left out; the default is about one
-            patch of 14 pixels in a picture of 384.
+        annotations, images, min_area: as for `read_coco`.
         on_error: "raise" a ValueError that lists the first bad rows, or "skip" them with one warning that names them.
 
     Raises:
         ValueError: for a file that is not in this format, for bad rows as `on_error` says, if no row is left.
     """
-    report = Report(str(annotations), on_error)
-    coco = _Coco(annotations, images, report)
-    names = coco.by_id("category", "categories", name=text)
-    objects = coco.records("annotations", image_id=identifier, category_id=identifier)
-    groups = defaultdict(list)  # (picture, category) -> its objects
-    for index, record in objects.items():
-        groups[record["image_id"], record["category_id"]].append(index)
-
-    def region(image_id: int, category_id: int) -> _Region | None:
-        name = _one_line(names[category_id]["name"])
-        picture, area, segments = coco.segments(image_id, [objects[i] for i in groups[image_id, category_id]])
-        return _Region(picture, f"the {name}", name, segments) if area >= min_area else None
-
-    place = {image_id: position for position, image_id in enumerate(coco.pictures)}
-    keys = sorted(groups, key=lambda key: place.get(key[0], len(place)))  # stable; unknown pictures are reported last
-    return CocoMasks(_rows({groups[key][0]: partial(region, *key) for key in keys}, report))
+    return _load(category_regions(annotations, images, min_area), str(annotations), on_error)
 
 
 def load_refcoco(
@@ -103,135 +125,44 @@ def load_refcoco(
     split: str | None = None,
     on_error: OnError = "raise",
 ) -> CocoMasks:
-    """Loads referring expressions (RefCOCO, RefCOCO+, RefCOCOg), one row per sentence: "Segment left woman in red.".
-
-    Args:
-        refs: a JSON list of `{"ann_id": int, "split": str, "sentences": [{"sent": str}, ...]}`. The releases have the
-            same as a pickle, which can run code when it is read and is therefore not; write it out as JSON once.
-        annotations: the JSON file of the objects, as for `load_coco`.
-        images: the folder of the pictures.
-        split: "train", "val", "testA", "testB" or "test", as the data set has them; all without it.
-        on_error: as for `load_coco`.
-
-    Raises:
-        ValueError: as for `load_coco`.
-    """
-    report = Report(str(refs), on_error)
-    coco = _Coco(annotations, images, report)
-    names = coco.by_id("category", "categories", name=text)
-    objects = coco.by_id("annotation", "annotations", image_id=identifier, category_id=identifier)
-
-    def region(ann_id: int, sentence: str) -> _Region:
-        expression = text(_one_line(sentence).rstrip("."), "the sentence")
-        record = objects[ann_id]
-        picture, _, segments = coco.segments(record["image_id"], [record])
-        return _Region(picture, expression, _one_line(names[record["category_id"]]["name"]), segments)
-
-    rows = {}
-    entries = _entries(read_json(Path(refs), list), str(refs), report, ann_id=identifier, split=text, sentences=listed)
-    for index, ref in entries.items():
-        if split in (None, ref["split"]):
-            sentences = _entries(ref["sentences"], f"{refs}, entry {index}, 'sentences'", report, sent=text)
-            rows |= {(index, i): partial(region, ref["ann_id"], s["sent"]) for i, s in sentences.items()}
-    return CocoMasks(_rows(rows, report))
+    """Loads the rows of `read_refcoco`, which takes the same arguments; else as `load_coco`."""
+    return _load(expression_regions(refs, annotations, images, split), str(refs), on_error)
 
 
 def load_coco_captions(annotations: str | Path, images: str | Path, on_error: OnError = "raise") -> datasets.Dataset:
-    """Loads captions such as those of `captions_train2017.json`, one row of task "caption" each.
-
-    Arguments and errors as for `load_coco`.
-    """
-    report = Report(str(annotations), on_error)
-    coco = _Coco(annotations, images, report)
-
-    def row(image_id: int, caption: str) -> dict:
-        return to_row({"image": coco.picture(image_id)[0], "caption": _one_line(caption)})
-
-    records = coco.records("annotations", image_id=identifier, caption=text)
-    rows = {index: partial(row, record["image_id"], record["caption"]) for index, record in records.items()}
-    return datasets.Dataset.from_list(_rows(rows, report), features=schema.FEATURES)
+    """Loads the rows of `read_coco_captions`, which takes the same arguments; else as `load_coco`."""
+    return load_entries(read_coco_captions, str(annotations), on_error, annotations=annotations, images=images)
 
 
-class _Coco:
-    """An annotation file with the folder of its pictures; its bad entries are reported."""
+def _entries(places: Iterable[Place[Found]]) -> Iterator[Entry]:
+    for where, make in places:
+        yield Entry(where, partial(_lazy_row, make))
 
-    def __init__(self, annotations: str | Path, images: str | Path, report: Report):
-        self.file, self.folder, self.report = str(annotations), Path(images), report
-        self.content = read_json(Path(annotations), dict)
-        self.pictures = self.by_id("picture", "images", file_name=text)
 
-    def records(self, key: str, **fields: Callable) -> dict[int, dict]:
-        return _entries(self.content.get(key), f"{self.file}, {key!r}", self.report, **fields)
+def _lazy_row(make: Callable[[], Found]) -> dict:
+    region, segmentations = make()
+    return _row(region, images=[region.picture]) | {"segments": [segmentations]}
 
-    def by_id(self, what: str, key: str, **fields: Callable) -> "_ById":
-        return _ById(what, self.records(key, id=identifier, **fields).values())
 
-    def picture(self, image_id: int) -> tuple[str, tuple[int, int]]:
-        """Path and (width, height) of a picture that was read to its end."""
-        record = self.pictures[image_id]
-        path = find_picture(record["file_name"], self.folder)
-        size = check_picture(path)
-        noted = (record.get("width", size[0]), record.get("height", size[1]))
-        if noted != size:
-            raise ValueError(
-                f"picture {path} has {size[0]}x{size[1]} pixels, the annotations say "
-                f"{quoted(noted[0])}x{quoted(noted[1])}"
-            )
-        return path, size
+def _load(places: Iterable[Place[Found]], source: str, on_error: OnError) -> CocoMasks:
+    report = Report(source, on_error)
+    regions = [report.attempt(where, partial(_whole_region, make)) for where, make in places]
+    regions = [region for region in regions if region is not None]
+    report.close(len(regions))
+    return CocoMasks(regions)
 
-    def segments(self, image_id: int, objects: list[dict]) -> tuple[str, float, tuple[Segment, ...]]:
-        """Path of a picture; the area of some objects in it, overlaps twice, as a fraction of it; their segments."""
-        path, (width, height) = self.picture(image_id)
-        segments = tuple(
-            segment for record in objects for segment in read_segments(record.get("segmentation"), width, height)
+
+def _whole_region(make: Callable[[], Found]) -> Region:
+    """A region whose picture was read to its end and has the size that the annotations say."""
+    region, _ = make()
+    size = check_picture(region.picture)
+    if size != region.size:
+        raise ValueError(
+            f"picture {region.picture} has {size[0]}x{size[1]} pixels, the annotations say "
+            f"{region.size[0]}x{region.size[1]}"
         )
-        return path, sum(map(segment_area, segments)) / (width * height), segments
+    return region
 
 
-class _ById(dict):
-    """Entries by their id. Asked for an id that none has, or several, it raises a ValueError."""
-
-    def __init__(self, what: str, entries: Iterable[dict]):
-        super().__init__()
-        self.what, self.repeated = what, set()
-        for entry in entries:
-            if entry["id"] in self:
-                self.repeated.add(entry["id"])
-            self[entry["id"]] = entry
-
-    def __getitem__(self, key: object) -> dict:
-        if key in self.repeated:
-            raise ValueError(f"more than one {self.what} has the id {quoted(key)}: which is meant?")
-        return super().__getitem__(key)
-
-    def __missing__(self, key: object) -> dict:
-        raise ValueError(f"no {self.what} has the id {quoted(key)}")
-
-
-def _entries(records: object, where: str, report: Report, **fields: Callable) -> dict[int, dict]:
-    """The entries of a list, by their place in it, that are objects with these fields, as the check of each says."""
-
-    def checked(record: object) -> dict:
-        if not isinstance(record, dict) or not set(fields) <= set(record):
-            raise ValueError(f"needed are the fields {', '.join(fields)}, not {quoted(record)}")
-        for name, check in fields.items():
-            check(record[name], name)
-        return record
-
-    entries = enumerate(listed(records, where))
-    made = {i: report.attempt(f"{where}, entry {i}", partial(checked, record)) for i, record in entries}
-    return {i: record for i, record in made.items() if record is not None}
-
-
-def _rows(rows: dict[object, Callable[[], object]], report: Report) -> list:
-    """What the values of `rows` make, less what is bad and what is None; the keys say where in the file they are."""
-    made = [report.attempt(f"{report.source}, row {place}", make) for place, make in rows.items()]
-    made = [row for row in made if row is not None]
-    if rows and not made and not report.problems:
-        raise ValueError(f"{report.source}: no row is left, all objects are too small")
-    report.close(len(made))
-    return made
-
-
-def _one_line(value: str) -> str:
-    return " ".join(value.split())
+def _row(region: Region, **pictures: list) -> dict:
+    return schema.row("referring", messages=region.messages(), concepts=[region.concept], **pictures)

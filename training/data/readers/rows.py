@@ -5,7 +5,13 @@ Rows may look like this (further keys are ignored):
 - LLaVA: `{"image": "a.jpg" | ["a.jpg", ...], "conversations": [{"from": "human" | "gpt" | "system", "value": "..."}]}`,
   with `<image>` in the text where each picture belongs; no picture for text only;
 - our own schema: `{"images": [...], "messages": [...], "masks": [...], "concepts": [...]}` (`schema.FEATURES`);
-- `{"image": ..., "caption": "..."}`, `{"image": ..., "concepts" (or "labels"): ["...", ...]}`, `{"image": ...}`.
+- `{"image": ..., "caption": "..."}`: the picture is described, or, of task "text_to_image", drawn as described;
+- `{"image": ..., "concepts" (or "labels", "label"): "..." | ["...", ...]}`: names of what is in the picture, which is
+  drawn on request, if of task "text_to_image";
+- `{"image": ...}`;
+- `{"image": ..., "instruction": "...", "edited_image": ...}`: the picture before an edit, and after it;
+- `{"instruction": "...", "input": "..." | "" | None, "output": "..."}` (Alpaca), with an `image` or without;
+- `{"text": "..."}`, without a picture: a document, which is one assistant's turn.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,12 +19,13 @@ from typing import Literal
 
 from .. import schema
 from .files import check_picture
-from .values import quoted, text
+from .turns import has_turns, read_turns
+from .values import listed, quoted, text
+from .wording import TASKS, Task, kind_of, put_into_words
 
 Needs = Literal["answer", "picture"]
 
-PLACEHOLDER = "<image>"
-ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+_KEYS = ("image", "images", "messages", "conversations", "instruction", "text")  # of which a row has at least one
 
 
 def to_row(
@@ -26,6 +33,7 @@ def to_row(
     locate: Callable[[object], object] = lambda picture: picture,
     needs: Needs | None = None,
     look: bool = True,
+    task: Task | None = None,
 ) -> dict:
     """A row of any kind in the list above -> a row of `schema.FEATURES`.
 
@@ -35,90 +43,72 @@ def to_row(
         raw: the row. Pictures are paths, `{"bytes": ..., "path": ...}` or PIL images.
         locate: from a picture as the row has it to one of these.
         needs: what the row is for: an "answer" to learn (Setokim is trained on nothing else), one "picture" (SeTok).
-        look: read every picture to its end. Without it nothing is opened, and a row may have `segments`, each in place
-            of one of its masks.
+        look: read every picture to its end. Without it nothing is opened, pictures are no PIL images, and a row may
+            have `segments`, each in place of one of its masks.
+        task: what a row without turns becomes, such as "text_to_image" or "reconstruction" (which leaves out the
+            names), and what one with turns is called. By default the row's own key `task`, else what its keys suggest.
 
     Raises:
-        ValueError: what is wrong with the row.
+        ValueError: what is wrong with the row; for another task.
     """
+    if task is not None and task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, not {quoted(task)}")
     if not isinstance(raw, dict):
         raise ValueError(f"a row must be an object with keys, not {quoted(raw)}")
     given = {key: value for key, value in raw.items() if value is not None}
-    if not {"image", "images", "messages", "conversations"} & set(given):
-        raise ValueError(f"none of the keys image, images, messages, conversations; its keys: {quoted(list(raw))}")
-    images = [locate(picture) for picture in _as_list(given.get("images", given.get("image", [])))]
-    masks = [locate(picture) for picture in _as_list(given.get("masks", []))]
-    names = [text(name, "a name in concepts") for name in _as_list(given.get("concepts", given.get("labels", [])))]
-
-    if given.get("messages", []) != [] or "conversations" in given:
-        messages, task = _messages(given), "conversation"
-    elif "caption" in given or ("caption" in raw and not names):  # a caption that is null is missing
-        request = [schema.image(), schema.text("Describe the picture.")]
-        messages, task = schema.exchange(request, [schema.text(text(raw["caption"], "the caption"))]), "caption"
-    else:
-        messages, task = [], "concepts" if names else "reconstruction"
-
+    if not set(_KEYS) & set(given):
+        raise ValueError(f"none of the keys {', '.join(_KEYS)}; its keys: {quoted(list(raw))}")
     kinds = {key: text(given[key], key) for key in ("task", "question_type") if isinstance(given.get(key), str)}
+    wanted = task or kinds.get("task")
+
+    pictures = _as_list(given.get("images", given.get("image", [])))
+    masks = [locate(mask) for mask in _as_list(given.get("masks", []))]
+    names = _names(given) if pictures and task != "reconstruction" else []
+    if has_turns(given):
+        kind, messages = "conversation", read_turns(given)
+    else:
+        kind = wanted if wanted in TASKS else kind_of(raw, names, len(pictures))
+        if kind == "edit":
+            pictures, names = [*pictures, *_as_list(given.get("edited_image", []))], []
+        messages = put_into_words(kind, raw, names, len(pictures))
+
     row = schema.row(
-        kinds.get("task", task),
-        images=images,
+        wanted or kind,
+        images=[locate(picture) for picture in pictures],
         messages=messages,
         masks=masks,
         concepts=names,
         question_type=kinds.get("question_type"),
     )
-    _check_masks(row, len(masks or given.get("segments", ())))
+    _check_masks(row, len(masks or listed(given.get("segments", []), "segments")))
     _check_turns(row)
     if look:
         _look(row)
+    else:
+        for picture in [*row["images"], *masks]:
+            _check_form(picture)
     if needs == "answer" and not messages:
         raise ValueError("no conversation or caption to learn from")
-    if needs == "picture" and len(images) != 1:
-        raise ValueError(f"{len(images)} pictures; SeTok is trained on rows with one")
+    if needs == "picture" and len(pictures) != 1:
+        raise ValueError(f"{len(pictures)} pictures; SeTok is trained on rows with one")
     return row
 
 
-def _messages(raw: dict) -> list[dict]:
-    """Structured messages from our own or from LLaVA's."""
-    key, role_key, content_key = (
-        ("messages", "role", "content") if raw.get("messages", []) != [] else ("conversations", "from", "value")
-    )
-    turns = raw[key]
-    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
-        raise ValueError(f"{key} must be a list of turns, not {quoted(turns)}")
-    messages = []
-    for turn in turns:
-        role, content = turn.get(role_key), turn.get(content_key)
-        if not isinstance(role, str) or role not in ROLES:
-            raise ValueError(f"{role_key!r} of a turn must be one of {', '.join(ROLES)}, not {quoted(role)}")
-        if isinstance(content, str):
-            parts = _split_placeholders(content)
-        elif isinstance(content, list) and all(map(_is_part, content)):
-            parts = [{"type": part["type"], "text": part.get("text")} for part in content]
-        else:
-            raise ValueError(f"{content_key!r} of a turn must be text or a list of parts, not {quoted(content)}")
-        written = "".join(part["text"] or "" for part in parts)
-        if written.strip():
-            text(written, f"{content_key!r} of a turn")
-        elif all(part["type"] == "text" for part in parts):
-            raise ValueError("a turn is empty")
-        messages.append({"role": ROLES[role], "content": parts})
-    return messages
+def _names(given: dict) -> list[str]:
+    """Of what is in the picture. A label that is a number, as in tables without names of classes, says nothing."""
+    label = [] if isinstance(given.get("label"), int | float) else given.get("label", [])
+    return [text(name, "a name in concepts") for name in _as_list(given.get("concepts", given.get("labels", label)))]
 
 
-def _split_placeholders(value: str) -> list[dict]:
-    """ "<image>\\nWhat is it?" -> an image part and a text part."""
-    parts = []
-    for i, piece in enumerate(value.split(PLACEHOLDER)):
-        parts += [schema.image()] if i else []
-        parts += [schema.text(piece.strip())] if piece.strip() else []
-    return parts
-
-
-def _is_part(part: object) -> bool:
-    if not isinstance(part, dict) or part.get("type") not in ("text", "image", "mask"):
-        return False
-    return isinstance(part.get("text"), str) if part["type"] == "text" else part.get("text") is None
+def _check_form(picture: object) -> None:
+    """Whether a picture is a path or a file's bytes, which is what a table can hold."""
+    file = {"bytes": None, "path": picture} if isinstance(picture, str) else picture
+    if not isinstance(file, dict) or not {"bytes", "path"} & set(file) or set(file) - {"bytes", "path"}:
+        raise ValueError(f'a picture must be a path or {{"bytes": ..., "path": ...}}, not {quoted(picture)}')
+    if file.get("bytes") is None or file.get("path") is not None:
+        text(file.get("path"), "the path of a picture")
+    if not isinstance(file.get("bytes"), bytes | None):
+        raise ValueError(f"the bytes of a picture must be bytes, not {quoted(file['bytes'])}")
 
 
 def _check_turns(row: dict) -> None:

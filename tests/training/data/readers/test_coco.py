@@ -92,7 +92,8 @@ def test_compressed_run_lengths(tmp_path):
         Image.new("RGB", (width, height)).save(tmp_path / "picture.png")
         record = {"image_id": 1, "category_id": 5}
         record["segmentation"] = {"size": [height, width], "counts": counts.decode()}
-        file, _ = write(tmp_path, images=[{"id": 1, "file_name": "picture.png"}], annotations=[record])
+        picture = {"id": 1, "file_name": "picture.png", "width": width, "height": height}
+        file, _ = write(tmp_path, images=[picture], annotations=[record])
         (row,) = load_coco(file, tmp_path, min_area=0)
         assert np.array_equal(mask_of(row), np.pad(expected, ((0, padding[0]), (0, padding[1]))))
 
@@ -272,6 +273,6 @@ def test_referring_expressions(tmp_path):
     (tmp_path / "refs.json").write_text(json.dumps(refs))
     with pytest.raises(
         ValueError,
-        match=r"(?s)3 bad rows.*entry 1, 'sentences', entry 0: sent must be text.*no annotation has the id 77",
+        match=r"(?s)3 bad rows.*no annotation has the id 77.*entry 1, 'sentences', entry 0: sent must be text",
     ):
         load_refcoco(tmp_path / "refs.json", *files)

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from training.data.readers.files import find_picture, read_json
+from training.data.readers.questions import OPTION_LETTER
 from training.data.readers.values import listed, quoted, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released
@@ -102,5 +103,5 @@ def _benchmark(task: str, form: str) -> Benchmark:
 
 
 ICONQA_TEXTS = _benchmark("choose_txt", "Short answer:")
-ICONQA_PICTURES = _benchmark("choose_img", "Answer with the option's letter from the given choices directly.")
+ICONQA_PICTURES = _benchmark("choose_img", OPTION_LETTER)
 ICONQA_BLANK = _benchmark("fill_in_blank", SHORT_ANSWER)

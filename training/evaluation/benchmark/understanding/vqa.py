@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from training.data.readers.files import find_picture, read_json
+from training.data.readers.questions import SHORT_ANSWER
 from training.data.readers.values import identifier, listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import VqaAccuracy, normalize_vqa_answer
 from training.evaluation.report import Row
 
-SHORT_ANSWER = "Answer the question using a single word or phrase."
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 QUESTIONS, ACCURACY = Row("questions", "num_examples", ".0f"), Row("VQA accuracy", "accuracy")
 
