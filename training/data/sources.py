@@ -5,26 +5,33 @@ A part is a mapping:
 - `{dataset: emoji_scenes, task: caption, weight: 3}`, with any of `vocabulary`, `styles`, `image_size`, `seed`, and, of
   the training scenes, `redrawn`; or `{name: reading, dataset: emoji_scenes, tasks: [caption, question],
   rows_per_scene: 4}` with several rows about each scene;
-- `{dataset: coco, annotations: FILE, images: FOLDER}`: masks of categories, also `coco_captions`; `{dataset: refcoco,
-  refs: FILE, annotations: FILE, images: FOLDER}`: referring expressions of the split "train";
-- `{dataset: easy_vqa}`: the questions of its split "train", from the package `easy-vqa`, or from `folder`;
+- `{dataset: coco, annotations: FILE, images: FOLDER}` and so on, the files of a data set as they were released: its
+  reader's name (`READERS`) and its reader's arguments;
 - `{dataset: FOLDER}`: `data.json` and `images/`;
-- `{dataset: HUB_ID}`: its split "train".
+- `{dataset: HUB_ID}`, or `{dataset: parquet, data_files: FILES}` (`webdataset`, `json`, `csv`, `text`): its split
+  "train", and with `columns` and `task` what its columns mean.
 
-Its other keys are arguments of the loader (see `readers/`), such as `split`, `columns` or `on_error`.
-`weight` is 1 by default. `name` sets what a part is called in logs; by default its task, or its dataset.
+`on_error: skip` leaves bad rows out. `weight` is 1 by default. `name` sets what a part is called in logs; by default
+its task, or its dataset.
+
+Without `streaming` all rows but those of EmojiScenes are looked at before the first step, pictures included, and the
+mixture is `train_examples` of them; with it nothing is looked at before its turn, and the mixture has no end.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import get_args
+
+import datasets
 
 from .emoji_scenes import EmojiScenes, SceneConfig
-from .mixture import Mixture, mix
+from .mixture import MapDataset, Mixture, mix
 from .readers import (
+    Needs,
     OnError,
     Reader,
     load_coco,
@@ -32,9 +39,11 @@ from .readers import (
     load_hub_dataset,
     load_refcoco,
     open_row,
+    read_coco,
     read_coco_captions,
     read_easy_vqa,
     read_image_folder_json,
+    read_refcoco,
     stream_entries,
     stream_hub_dataset,
 )
@@ -43,6 +52,7 @@ from .skipped_rows import SkippedRows
 from .streams import RowStream, StreamPart
 
 _LARGEST = 2**31  # scenes of an EmojiScenes part: more than any training sees
+_SHARDS = 1024  # of its numbers, as a stream: so many workers of all processes may share them
 
 
 @dataclass
@@ -53,6 +63,12 @@ class MixtureArguments:
     train_examples: int = field(default=100_000, metadata={"help": "rows of the mixture in one epoch"})
     eval_examples: int = field(
         default=64, metadata={"help": "rows to evaluate on from each EmojiScenes part's validation split; 0: none"}
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "read rows when their turn comes; max_steps says how many"}
+    )
+    shuffle_buffer: int = field(
+        default=256, metadata={"help": "streaming: rows of each part that a worker shuffles together, unopened"}
     )
     long_rows: LongRows = field(
         default="refuse", metadata={"help": "what becomes of rows longer than max_length: 'refuse', 'skip' or 'cut'"}
@@ -95,23 +111,65 @@ def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
 def load_part(part: dict, split: str):
     """The rows of one part, from this split where the data have splits and the part names none. All have an answer to
     learn: others are bad rows here."""
-    options = {key: value for key, value in part.items() if key not in ("dataset", "weight", "name")}
-    dataset = str(part["dataset"])
+    dataset, options = _dataset_and_options(part)
     if dataset in LOADERS:
-        load = LOADERS[dataset]
-    elif Path(dataset).is_dir():
-        load = partial(load_image_folder_json, dataset)
+        return _call(LOADERS[dataset], part, options, split=split)
+    if (reader := READERS.get(dataset)) is not None:
+        on_error = options.pop("on_error", "raise")
+        return load_entries(reader, dataset, on_error, "answer", **_arguments(reader, part, options, split=split))
+    return _call(partial(load_hub_dataset, dataset), part, options, split=split, needs="answer")
+
+
+def load_stream(
+    parts: list[dict], seed: int, shuffle_buffer: int, lengths: RowLengths | None, skipped: SkippedRows | None
+) -> RowStream:
+    """The training rows of a recipe's `mixture` as a stream without end; arguments as for `RowStream`.
+
+    Raises:
+        ValueError: for a part that is not as above, two of one name, and what the readers and `RowStream` refuse.
+    """
+    streamed = {name: stream_part(part, "train") for name, part in _named(parts).items()}
+    return RowStream(streamed, seed, shuffle_buffer, lengths, skipped)
+
+
+def stream_part(part: dict, split: str, needs: Needs = "answer") -> StreamPart:
+    """The rows of one part as a stream, see `load_part`."""
+    dataset, options = _dataset_and_options(part)
+    weight, on_error = part.get("weight", 1), options.pop("on_error", "raise")
+    if on_error not in get_args(OnError):
+        raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+    if dataset == "emoji_scenes":
+        scenes = _call(_load_emoji_scenes, part, options, split=split)
+        return StreamPart(_indices(len(scenes)), partial(_row_of, scenes), weight, on_error)
+    if (reader := READERS.get(dataset)) is not None:
+        rows = stream_entries(reader, needs, **_arguments(reader, part, options, split=split))
     else:
-        load = partial(load_hub_dataset, dataset)
+        rows = _call(partial(stream_hub_dataset, dataset), part, options, split=split, needs=needs)
+    return StreamPart(rows, open_row, weight, on_error)
+
+
+def _dataset_and_options(part: dict) -> tuple[str, dict]:
+    """What is read, and the arguments of its reader or loader."""
+    dataset = str(part["dataset"])
+    options = {key: value for key, value in part.items() if key not in ("dataset", "weight", "name")}
+    if dataset not in READERS and Path(dataset).is_dir() and not {"columns", "data_files"} & set(options):
+        return "folder", {"root": dataset} | options
+    return dataset, options
+
+
+def _call(load: Callable, part: dict, options: dict, **defaults):
+    return load(**_arguments(load, part, options, **defaults))
+
+
+def _arguments(load: Callable, part: dict, options: dict, **defaults) -> dict:
+    """The options of a part, and those of the defaults that a function has and the part does not name."""
     signature = inspect.signature(load)
-    for key, value in (("split", split), ("needs", "answer")):
-        if key in signature.parameters:
-            options.setdefault(key, value)
+    arguments = {name: value for name, value in defaults.items() if name in signature.parameters} | options
     try:
-        signature.bind(**options)
+        signature.bind(**arguments)
     except TypeError as error:
         raise ValueError(f"The part {part} of the mixture is wrong: {error}.") from error
-    return load(**options)
+    return arguments
 
 
 def _load_emoji_scenes(
@@ -135,12 +193,30 @@ def _load_emoji_scenes(
     return EmojiScenes(split, _LARGEST, scenes, tasks=tasks, seed=seed, rows_per_scene=rows_per_scene)
 
 
-LOADERS = {
-    "emoji_scenes": _load_emoji_scenes,
-    "coco": load_coco,
-    "coco_captions": load_coco_captions,
-    "refcoco": load_refcoco,
-    "easy_vqa": load_easy_vqa,
+def _indices(num_rows: int) -> datasets.IterableDataset:
+    """Numbers of rows that are made on demand, as a stream."""
+    bounds = [num_rows * shard // _SHARDS for shard in range(_SHARDS + 1)]
+    shards = [range(*pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
+    return datasets.IterableDataset.from_generator(_numbers, gen_kwargs={"shards": shards})
+
+
+def _numbers(shards: list[range]) -> Iterator[dict]:
+    for shard in shards:
+        for number in shard:
+            yield {"number": number, "origin": f"row {number}"}
+
+
+def _row_of(rows: MapDataset, lazy: dict) -> dict:
+    return rows[lazy["number"]]
+
+
+LOADERS = {"emoji_scenes": _load_emoji_scenes, "coco": load_coco, "refcoco": load_refcoco}  # rows made on demand
+READERS: dict[str, Reader] = {
+    "coco": read_coco,
+    "coco_captions": read_coco_captions,
+    "refcoco": read_refcoco,
+    "easy_vqa": read_easy_vqa,
+    "folder": read_image_folder_json,
 }
 
 

@@ -17,6 +17,7 @@ import datasets
 from .. import schema
 from .bad_rows import OnError, Report
 from .rows import Needs, to_row
+from .wording import Task
 
 SHARDS = 1024  # of a stream made from entries: as many workers of all processes together may share it
 
@@ -31,16 +32,18 @@ class Entry:
             left out and told by `segments`, one list of COCO segmentations for each. Raises a ValueError that says
             what is wrong.
         locate: from a picture of that row to one of these, if it has others, such as paths in a folder.
+        task: see `to_row`.
     """
 
     where: str
     make: Callable[[], dict]
     locate: Callable[[object], object] = lambda picture: picture
+    task: Task | None = None
 
     def row(self, needs: Needs | None, look: bool) -> dict:
         """A row of `schema.FEATURES`, or, if `look` is False, of `schema.LAZY_FEATURES`; a ValueError for a bad one."""
         raw = self.make()
-        row = to_row(raw, self.locate, needs, look)
+        row = to_row(raw, self.locate, needs, look, self.task)
         if look:
             return row
         segments = raw.get("segments")
@@ -105,8 +108,8 @@ def _lazy_rows(reader: Reader, needs: Needs | None, arguments: dict, files: dict
 
 
 def _state(value: object) -> tuple[int, int] | None:
-    """Size and time of what may be a file."""
-    if not isinstance(value, str | Path) or not os.path.isfile(value):
+    """Size and time of what may be a file, or a folder with a `data.json`."""
+    if not isinstance(value, str | Path) or not os.path.exists(value):
         return None
-    state = os.stat(value)
+    state = next(os.stat(path) for path in (Path(value, "data.json"), value) if os.path.exists(path))
     return state.st_size, state.st_mtime_ns

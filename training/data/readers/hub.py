@@ -12,6 +12,7 @@ from .bad_rows import OnError, Report
 from .entries import Entry
 from .files import find_picture
 from .rows import Needs
+from .wording import Task
 
 _UNREADABLE = (datasets.exceptions.DatasetsError, OSError, ValueError)  # pyarrow's errors are among them
 
@@ -21,7 +22,7 @@ def load_hub_dataset(
     split: str,
     *,
     columns: dict[str, str] | None = None,
-    task: str | None = None,
+    task: Task | None = None,
     on_error: OnError = "raise",
     needs: Needs | None = None,
     **kwargs,
@@ -32,7 +33,7 @@ def load_hub_dataset(
         name, split: as for `datasets.load_dataset`.
         columns: our key -> the data set's column, where they differ, such as `{"image": "jpg", "caption": "txt"}`.
             Class labels become their names.
-        task: of all rows, such as "text_to_image" for pictures with captions; see `rows.py`.
+        task: of all rows, such as "text_to_image" for pictures with captions, see `to_row`.
         on_error, needs: as for `load_image_folder_json`.
         **kwargs: passed to `datasets.load_dataset`.
 
@@ -69,7 +70,7 @@ def stream_hub_dataset(
     split: str,
     *,
     columns: dict[str, str] | None = None,
-    task: str | None = None,
+    task: Task | None = None,
     needs: Needs | None = None,
     **kwargs,
 ) -> datasets.IterableDataset:
@@ -110,7 +111,7 @@ class _Reading:
     name: str
     split: str
     columns: dict[str, str]
-    task: str | None
+    task: Task | None
     folder: str  # of data that lie on this machine, or ""
 
     def prepare(self, dataset, name: str) -> tuple[datasets.Dataset | datasets.IterableDataset, Callable]:
@@ -130,13 +131,13 @@ class _Reading:
                 dataset = dataset.cast_column(key, datasets.List(datasets.Image(decode=False)))
         folder = Path(self.folder) if self.folder else None
         locate = partial(_locate, folder=folder, found=_finds_pictures(dataset))
-        task = {} if self.task is None else {"task": self.task}
 
         def to_entry(raw: dict, where: str) -> Entry:
             return Entry(
                 where,
-                lambda: {key: _named(raw[column], names[key]) for key, column in columns.items()} | task,
+                lambda: {key: _named(raw[column], names[key]) for key, column in columns.items()},
                 locate,
+                self.task,
             )
 
         return dataset, to_entry
