@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from transformers import set_seed
 
 from training import pretrain_setokim
-from training.data.long_rows import without_long_rows
 from training.data.setokim_collator import SetokimCollator
-from training.data.sources import MixtureArguments, load_mixture
+from training.data.sources import MixtureArguments, load_rows, within
 from training.finetune_setokim import SetokimSFTConfig
 from training.freezing import train_only
 from training.recipe import check_ranges, parse_recipe
+from training.streaming import skipped_rows
 from training.token_cache import refuse_trained_setok, token_fingerprint, write_token_cache
+from training.trainer_setokim import row_lengths
 
 
 @dataclass
@@ -42,13 +43,13 @@ def main(arguments: list[str] | None = None) -> None:
         raise ValueError("Say where the concept tokens shall be kept: token_cache: FOLDER.")
     set_seed(training_args.seed)
     check_ranges(data_args, train_examples=1, eval_examples=0)
-    rows = load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed)
+    rows = load_rows(data_args, training_args.seed, skipped_rows(training_args))
     # The whole model, as training makes it: which rows are too long hangs on a tokenizer that may be learned from them
     model, processor = pretrain_setokim.build_model(model_args, rows)
     if model_args.trainable is not None:
         train_only(model, model_args.trainable)
         refuse_trained_setok(model)
-    rows = without_long_rows(rows, SetokimCollator(processor, training_args.max_length, data_args.long_rows))
+    rows = within(rows, row_lengths(model, processor, training_args.max_length, data_args.long_rows))
     setok = model.model.setok.to(training_args.device)
     write_token_cache(
         data_args.token_cache,

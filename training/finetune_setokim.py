@@ -17,13 +17,13 @@ from trl import SFTConfig, SFTTrainer
 
 from training.checkpoints import last_checkpoint, train_on
 from training.configs import nearest
-from training.data.long_rows import without_long_rows
 from training.data.setokim_collator import SetokimCollator
-from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
+from training.data.sources import MixtureArguments, load_eval_sets, load_rows, within
 from training.freezing import part_sizes, train_only
 from training.recipe import check_ranges, parse_recipe, whole_weights
+from training.streaming import skipped_rows
 from training.token_cache import from_token_cache, refuse_trained_setok
-from training.trainer_setokim import VISUAL_HEADS, SetokimArguments, SetokimTrainerMixin, load_setokim
+from training.trainer_setokim import VISUAL_HEADS, SetokimArguments, SetokimTrainerMixin, load_setokim, row_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +79,12 @@ def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
     if adapter is None:
         default = ("model.language_model", "lm_head", *VISUAL_HEADS)
         train_only(model, default if model_args.trainable is None else model_args.trainable)
-    collator = SetokimCollator(processor, training_args.max_length, data_args.long_rows)
-    train_data = load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed)
-    train_data = without_long_rows(train_data, collator)
+    lengths = row_lengths(model, processor, training_args.max_length, data_args.long_rows)
+    train_data = within(load_rows(data_args, training_args.seed, skipped_rows(training_args)), lengths)
     trainer = SetokimSFTTrainer(
         model=model,
         args=training_args,
-        data_collator=collator,
+        data_collator=SetokimCollator(processor, lengths),
         train_dataset=from_token_cache(data_args, train_data, model.model.setok, processor.image_processor),
         eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
         processing_class=processor,

@@ -18,14 +18,14 @@ from processing import SetokImageProcessor, SetokimProcessor
 from training.checkpoints import last_checkpoint, train_on
 from training.configs import config_class_of, new_config, refuse_unknown_values
 from training.data.bpe_tokenizer import train_tokenizer
-from training.data.long_rows import without_long_rows
 from training.data.setokim_collator import SetokimCollator
-from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
+from training.data.sources import MixtureArguments, load_eval_sets, load_rows, within
 from training.freezing import part_sizes, train_only
 from training.loading import load_whole
 from training.recipe import check_ranges, parse_recipe, whole_weights
+from training.streaming import skipped_rows
 from training.token_cache import from_token_cache, refuse_trained_setok
-from training.trainer_setokim import SetokimTrainer, SetokimTrainingArguments, load_setokim
+from training.trainer_setokim import SetokimTrainer, SetokimTrainingArguments, load_setokim, row_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
     set_seed(training_args.seed)
 
     check_ranges(data_args, train_examples=1, eval_examples=0)
-    train_data = load_mixture(data_args.mixture, data_args.train_examples, seed=training_args.seed)
+    train_data = load_rows(data_args, training_args.seed, skipped_rows(training_args))
     made_from = (
         model_args.model_name_or_path, model_args.setok_model_name_or_path, model_args.language_model_name_or_path
     )  # fmt: skip
@@ -94,12 +94,12 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
         model, processor = build_model(model_args, train_data)
     train_only(model, model_args.trainable)
     logger.info("Parameters: %s", part_sizes(model))
-    collator = SetokimCollator(processor, training_args.max_length, data_args.long_rows)
-    train_data = without_long_rows(train_data, collator)
+    lengths = row_lengths(model, processor, training_args.max_length, data_args.long_rows)
+    train_data = within(train_data, lengths)
     trainer = SetokimTrainer(
         model=model,
         args=training_args,
-        data_collator=collator,
+        data_collator=SetokimCollator(processor, lengths),
         train_dataset=from_token_cache(data_args, train_data, model.model.setok, processor.image_processor),
         eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
         processing_class=processor,

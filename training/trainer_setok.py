@@ -12,10 +12,11 @@ from transformers import Trainer, TrainingArguments
 
 from processing import SetokImageProcessor, contact_sheet, draw_concept_tokens, side_by_side
 
-from .checkpoints import ResumingTrainerMixin, told_of
+from .checkpoints import told_of
 from .losses import AdversarialLoss
 from .recipe import check_ranges, check_training_arguments
 from .samples import report_samples
+from .streaming import StreamingTrainerMixin
 
 ADVERSARIAL_STATE = "adversarial.pt"
 
@@ -50,7 +51,7 @@ class SetokTrainingArguments(TrainingArguments):
             check_ranges(self, perceptual_pictures=1)
 
 
-class SetokTrainer(ResumingTrainerMixin, Trainer):
+class SetokTrainer(StreamingTrainerMixin, Trainer):
     """Trains `SetokForPreTraining`; logs every part of the loss by its name.
 
     Args:

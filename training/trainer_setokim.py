@@ -11,12 +11,14 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from modeling_setok import SetokimConfig, SetokimForConditionalGeneration
 from processing import SetokimProcessor
-from training.checkpoints import ResumingTrainerMixin
 from training.configs import update_config
+from training.data.row_lengths import LongRows, RowLengths
 from training.loading import load_whole
 from training.recipe import check_ranges, check_training_arguments
 from training.samples import report_samples
 from training.samples_setokim import SampleRow, answer_sample_rows, choose_sample_rows
+from training.streaming import StreamingTrainerMixin
+from training.token_shares import TokenShares
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ class SetokimArguments:
     remove_unused_columns: bool = field(default=False, metadata={"help": "the collator reads the rows' columns itself"})
     prediction_loss_only: bool = field(default=True, metadata={"help": "evaluation measures the losses"})
     max_length: int | None = field(
-        default=2048, metadata={"help": "longest text in tokens, an image counted as one; longer rows: see long_rows"}
+        default=2048,
+        metadata={"help": "longest row in tokens, an image counted as SeTok's max_tokens; longer ones: see long_rows"},
     )
     pack_rows: bool = field(
         default=False,
@@ -61,11 +64,12 @@ class SetokimTrainingArguments(SetokimArguments, TrainingArguments):
     """Arguments of stage I beside those of `transformers.TrainingArguments`."""
 
 
-class SetokimTrainerMixin(ResumingTrainerMixin):
+class SetokimTrainerMixin(StreamingTrainerMixin):
     """Mixed into a `Trainer` of `SetokimForConditionalGeneration`, whose arguments are `SetokimArguments`.
 
     - The loss is the model's own, with all of its parts; each is logged by its name, as a mean over the batches that
       had it and over all processes. Evaluation on "caption" logs `eval_caption_text_loss` and so on.
+    - So are the shares of vision in rows and in tokens, see `TokenShares`.
     - `args.visual_learning_rate`, where given, is that of all parameters outside the language model (Table 9).
     - At each evaluation the model answers `args.sample_rows` of the rows to evaluate on (see `answer_sample_rows`),
       where `args.report_to` names what shows them. They are also written to `output_dir/samples`.
@@ -73,11 +77,14 @@ class SetokimTrainerMixin(ResumingTrainerMixin):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self._shares = TokenShares(self.model, self.processing_class, self.args.device)
         # Of each part the sum and the number of batches since the last log
         self._loss_sums = {mode: torch.zeros(len(LOSS_PARTS), 2, device=self.args.device) for mode in ("train", "eval")}
         self._sample_rows = self._chosen_sample_rows()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if model.training:
+            self._shares.note(inputs)
         # Not super(): a trainer between may compute the loss of the text alone, from the hidden states
         loss, outputs = Trainer.compute_loss(
             self,
@@ -128,6 +135,9 @@ class SetokimTrainerMixin(ResumingTrainerMixin):
             means = zip(LOSS_PARTS, self.accelerator.reduce(sums, reduction="sum").tolist(), strict=True)
             logs |= {total.removesuffix("loss") + name: value / count for name, (value, count) in means if count}
             sums.zero_()
+        if total == "loss":
+            logs |= self._shares.shares(self.accelerator.reduce(self._shares.amounts, reduction="sum"))
+            self._shares.amounts.zero_()
         super().log(logs, *args, **kwargs)
 
     def _save(self, *args, **kwargs) -> None:
@@ -171,6 +181,14 @@ def load_setokim(
         options["attn_implementation"] = attn_implementation
     model = load_whole(SetokimForConditionalGeneration.from_pretrained, name_or_path, "setokim", **options)
     return model, SetokimProcessor.from_pretrained(name_or_path)
+
+
+def row_lengths(
+    model: SetokimForConditionalGeneration, processor: SetokimProcessor, max_length: int | None, long_rows: LongRows
+) -> RowLengths:
+    """How long rows may be for a model."""
+    setok = model.config.vision_config
+    return RowLengths(processor, max_length, setok.fixed_tokens or setok.max_tokens, long_rows)
 
 
 def is_language_parameter(name: str) -> bool:

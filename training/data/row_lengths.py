@@ -14,7 +14,7 @@ LongRows = Literal["refuse", "skip", "cut"]
 OF_MASKS = ("masks", "patch_embeddings", "cluster_ids", "grid_size")  # what a cached row has if it has masks
 _LONGEST_WORD = 200  # characters in which an end of a word is looked for
 _TURN = 32  # more tokens than the frame of a turn has
-_ROOM = 0.9  # of max_length that a piece of a text is to fill: pieces are equal in characters, not in tokens
+_FILLED = 0.9  # of its room by a piece of a text: pieces are equal in characters, not in tokens
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,18 @@ class RowLengths:
 
     def _pieces(self, text: str, length: int) -> list[str]:
         """Parts of a text, about equal, that fit and together are the text; between words, if there are any."""
-        number = min(math.ceil(length / (_ROOM * self.max_length)), len(text))
-        if number < 2:
-            return [text]
+        frame = self.measure([_spoken("a")])[0] - 1  # tokens that each piece has beside its text
+        room = self.max_length - frame
+        if room < 1:
+            raise ValueError(f"max_length {self.max_length} has no room for a text: a turn without one has {frame}.")
+        number = min(max(math.ceil((length - frame) / (_FILLED * room)), 2), len(text))
         ends = [_end_of_word(text, len(text) * i // number) for i in range(1, number)]
         bounds = sorted({0, *ends, len(text)})
         pieces = []
         for start, end in zip(bounds[:-1], bounds[1:], strict=True):
             piece = text[start:end]
             longer = self.too_long(_spoken(piece)) if piece.strip() else None
-            pieces += [piece] if longer is None else self._pieces(piece, max(longer, self.max_length + 1))
+            pieces += [piece] if longer is None or len(piece) == 1 else self._pieces(piece, longer)
         return [piece for piece in pieces if piece.strip()]
 
 

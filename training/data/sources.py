@@ -20,7 +20,7 @@ mixture is `train_examples` of them; with it nothing is looked at before its tur
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from typing import get_args
 import datasets
 
 from .emoji_scenes import EmojiScenes, SceneConfig
+from .long_rows import without_long_rows
 from .mixture import MapDataset, Mixture, mix
 from .readers import (
     Needs,
@@ -81,6 +82,18 @@ class MixtureArguments:
     )
 
 
+def load_rows(args: MixtureArguments, seed: int, skipped: SkippedRows) -> Mixture | RowStream:
+    """The training rows of a recipe, see `load_mixture` and `load_stream`."""
+    if args.streaming:
+        return load_stream(args.mixture, seed, args.shuffle_buffer, skipped=skipped)
+    return load_mixture(args.mixture, args.train_examples, seed=seed)
+
+
+def within(rows: Mixture | RowStream, lengths: RowLengths) -> Mixture | RowStream:
+    """The same rows, none of which is too long: a stream sees to that as it goes."""
+    return replace(rows, lengths=lengths) if isinstance(rows, RowStream) else without_long_rows(rows, lengths)
+
+
 def load_mixture(parts: list[dict], num_rows: int, seed: int = 0) -> Mixture:
     """The training rows of a recipe's `mixture`, as `mix` gives them.
 
@@ -120,16 +133,14 @@ def load_part(part: dict, split: str):
     return _call(partial(load_hub_dataset, dataset), part, options, split=split, needs="answer")
 
 
-def load_stream(
-    parts: list[dict], seed: int, shuffle_buffer: int, lengths: RowLengths | None, skipped: SkippedRows | None
-) -> RowStream:
+def load_stream(parts: list[dict], seed: int, shuffle_buffer: int, skipped: SkippedRows | None = None) -> RowStream:
     """The training rows of a recipe's `mixture` as a stream without end; arguments as for `RowStream`.
 
     Raises:
         ValueError: for a part that is not as above, two of one name, and what the readers and `RowStream` refuse.
     """
     streamed = {name: stream_part(part, "train") for name, part in _named(parts).items()}
-    return RowStream(streamed, seed, shuffle_buffer, lengths, skipped)
+    return RowStream(streamed, seed, shuffle_buffer, skipped=skipped)
 
 
 def stream_part(part: dict, split: str, needs: Needs = "answer") -> StreamPart:

@@ -72,6 +72,10 @@ class RowStream:
         """The rows that are for one of a number of consumers, from where it was when it gave this state."""
         return StreamConsumer(self, index, number, state)
 
+    def __iter__(self) -> Iterator[dict]:
+        """All rows, as a single consumer reads them."""
+        return self.consumer(0, 1)
+
 
 class StreamConsumer:
     """An iterator, without end, over the rows of a `RowStream` that are for one consumer.

@@ -9,6 +9,7 @@ from PIL import Image
 from processing import SetokimProcessor
 from tests.setokim_testing import tiny_processor
 from training.data.long_rows import without_long_rows
+from training.data.row_lengths import RowLengths
 from training.data.setokim_collator import SetokimCollator
 from training.data.sources import load_mixture
 
@@ -40,37 +41,45 @@ def answers(mixture) -> list[str]:
 
 def test_long_rows_are_refused_with_part_and_row(parts, processor):
     with pytest.raises(ValueError, match=r"talk: 2 of 5 rows have more than max_length = 60 .* is row 1 .*'Hi word"):
-        without_long_rows(load_mixture(parts, 30), SetokimCollator(processor, LIMIT))
+        without_long_rows(load_mixture(parts, 30), RowLengths(processor, LIMIT))
 
 
 def test_long_rows_are_left_out_and_counted(parts, processor, caplog):
     caplog.set_level(logging.INFO)
     mixture = load_mixture(parts, 30, seed=3)
-    kept = without_long_rows(mixture, SetokimCollator(processor, LIMIT, "skip"))
+    kept = without_long_rows(mixture, RowLengths(processor, LIMIT, long_rows="skip"))
     assert answers(kept) == [SHORT[i % 3] for i in range(20)]
     assert "talk: 2 of 5 rows have more than max_length = 60 tokens: 0 are cut, 2 left out" in caplog.text
     assert (kept.part_of == mixture.part_of).all() and len(kept) == 30  # nothing else moves
     assert [row["messages"] for row in kept if row["task"] == "text_only"] == [
         row["messages"] for row in mixture if row["task"] == "text_only"
     ]
-    again = without_long_rows(load_mixture(parts, 30, seed=3), SetokimCollator(processor, LIMIT, "skip"))
+    again = without_long_rows(load_mixture(parts, 30, seed=3), RowLengths(processor, LIMIT, long_rows="skip"))
     assert (again.row_of == kept.row_of).all()  # so that a run that goes on meets the same rows
 
 
-def test_long_rows_are_cut_unless_no_answer_is_left(parts, processor, caplog):
+def test_long_rows_are_cut_at_turns_or_left_out(tmp_path, processor, caplog):
+    """Of three conversations and a text: the second loses its last turns, the third has none that fits."""
     caplog.set_level(logging.INFO)
-    collator = SetokimCollator(processor, LIMIT, "cut")
-    kept = without_long_rows(load_mixture(parts, 30), collator)
-    assert answers(kept) == [(SHORT[0], LONG.strip(), *SHORT[1:])[i % 4] for i in range(20)]
-    assert "2 of 5 rows have more than max_length = 60 tokens: 1 are cut, 1 left out" in caplog.text
-    batch = collator([row for row in kept if row["task"] == "conversation"])
-    assert batch["input_ids"].shape[1] == LIMIT and (batch["labels"] != -100).any(1).all()
+    turns = [[("Hi", "One.")], [("Hi", "Two."), ("Why?", LONG)], [("Hi", LONG)]]
+    rows = [
+        {"conversations": [part for q, a in row for part in ({"from": "human", "value": q}, {"from": "gpt", "value": a})]}
+        for row in turns
+    ]
+    (tmp_path / "data.json").write_text(json.dumps([*rows, {"text": LONG}]))
+    lengths = RowLengths(processor, LIMIT, long_rows="cut")
+    kept = without_long_rows(load_mixture([{"dataset": str(tmp_path), "name": "talk"}], 30), lengths)
+    assert "3 of 4 rows have more than max_length = 60 tokens: 1 are cut, 2 left out" in caplog.text
+    assert "1 of those left out are texts, which streaming: true would cut to pieces" in caplog.text
+    assert [len(row["messages"]) for row in kept] == [2, 4] * 15
+    batch = SetokimCollator(processor, lengths)(list(kept)[:2])
+    assert batch["attention_mask"].sum(1).tolist() == lengths.measure([row["messages"][:2] for row in list(kept)[:2]])
 
 
 def test_rows_that_fit_change_nothing(parts, processor):
     mixture = load_mixture(parts, 30)
-    for collator in (SetokimCollator(processor), SetokimCollator(processor, 5000)):
-        assert without_long_rows(mixture, collator) is mixture
+    for lengths in (RowLengths(processor), RowLengths(processor, 5000)):
+        assert without_long_rows(mixture, lengths) is mixture
 
 
 def test_a_part_of_long_rows_alone_is_refused(tmp_path, processor):
@@ -78,18 +87,18 @@ def test_a_part_of_long_rows_alone_is_refused(tmp_path, processor):
     (tmp_path / "data.json").write_text(json.dumps(rows))
     mixture = load_mixture([{"dataset": str(tmp_path), "name": "talk"}], 3)
     with pytest.raises(ValueError, match="talk: no row is left; give the part the weight 0"):
-        without_long_rows(mixture, SetokimCollator(processor, LIMIT, "skip"))
+        without_long_rows(mixture, RowLengths(processor, LIMIT, long_rows="skip"))
 
 
 def test_masks_have_short_requests(tmp_path, processor):
     """Found without reading a picture."""
     Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
     content = {
-        "images": [{"id": 1, "file_name": "a.png"}],
+        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}],
         "categories": [{"id": 5, "name": "dog"}, {"id": 6, "name": LONG}],
         "annotations": [{"image_id": 1, "category_id": i, "segmentation": [[2, 3, 6, 3, 6, 7, 2, 7]]} for i in (5, 6)],
     }
     (tmp_path / "coco.json").write_text(json.dumps(content))
     part = {"dataset": "coco", "annotations": str(tmp_path / "coco.json"), "images": str(tmp_path)}
-    kept = without_long_rows(load_mixture([part], 4), SetokimCollator(processor, LIMIT, "cut"))
+    kept = without_long_rows(load_mixture([part], 4), RowLengths(processor, LIMIT, long_rows="cut"))
     assert [row["concepts"] for row in kept] == [["dog"]] * 4  # of the other nothing of the answer would be left

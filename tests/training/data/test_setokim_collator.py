@@ -8,6 +8,7 @@ from PIL import Image
 from processing import SetokImageProcessor, SetokimProcessor
 from training.data import EmojiScenes, schema
 from training.data.bpe_tokenizer import train_tokenizer
+from training.data.row_lengths import RowLengths, conversation_tokens
 from training.data.setokim_collator import SetokimCollator
 
 TASKS = (
@@ -35,6 +36,14 @@ def referring(mask: np.ndarray, picture: Image.Image | None = None) -> dict:
     mask = Image.fromarray(mask.astype(np.uint8) * 255)
     messages = schema.exchange([schema.image(), schema.text("Segment it.")], [schema.text("Here: "), schema.mask()])
     return schema.row("referring", images=[picture or Image.new("RGB", mask.size)], masks=[mask], messages=messages)
+
+
+def parts(messages: list[dict]) -> list[dict]:
+    return [part for turn in messages for part in turn["content"]]
+
+
+def is_image(part: dict) -> bool:
+    return part["type"] == "image"
 
 
 def spoken(row: dict) -> str:
@@ -148,34 +157,21 @@ def test_rows_from_arrow_give_the_same(collator):
     assert all(torch.equal(expected[key], stored[key]) for key in expected)
 
 
-def test_rows_that_are_too_long_are_named(processor, rows):
-    row = next(row for row in rows if row["task"] == "caption")
-    length = SetokimCollator(processor)([row])["input_ids"].shape[1]
-    assert SetokimCollator(processor, max_length=length)([row])["input_ids"].shape[1] == length
-    with pytest.raises(ValueError, match=f"'caption' has {length} tokens and max_length is {length - 1}"):
-        SetokimCollator(processor, max_length=length - 1)([row])
-
-
-def test_long_rows_are_cut_between_images(processor):
-    """At every limit: what is left are the first tokens, their images and masks, and no half of one."""
-    size, noise = (8, 8), np.random.default_rng(0)
-    images = [Image.fromarray(noise.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(2)]
-    drawn = [schema.text("Here: "), schema.image(), schema.text("and"), schema.image()]
-    painted = schema.row("text_to_image", images=images, messages=schema.exchange([schema.text("Draw.")], drawn))
-    masked = referring(np.ones(size, bool))
-    for row, key, mark in ((painted, "pixel_values", "<image>"), (masked, "masks", "<mask>")):
-        whole = SetokimCollator(processor)([row])
-        ids, answer = whole["input_ids"][0], (whole["labels"][0] != -100).nonzero()[0].item()
-        for limit in range(answer + 1, len(ids) + 1):
-            batch = SetokimCollator(processor, max_length=limit, long_rows="cut")([row])
-            length = batch["input_ids"].shape[1]
-            assert limit - 3 < length <= limit
-            for name in ("input_ids", "labels", "attention_mask"):
-                assert torch.equal(batch[name], whole[name][:, :length])
-            text = processor.tokenizer.decode(batch["input_ids"][0])
-            assert text.count("[Img]") == text.count("[/Img]")
-            assert torch.equal(batch.get(key, whole[key][:0]), whole[key][: text.count(mark)])
-            assert text.count("[Img]") or key not in batch
+def test_long_rows_are_refused_or_cut_in_their_batch(processor, rows):
+    """The others of the batch, and their images, are as they were."""
+    talk = [message for row in rows if row["task"] == "edit" for message in row["messages"]] * 4
+    long = schema.row("conversation", images=rows[0]["images"] * sum(map(is_image, parts(talk))), messages=talk)
+    short = [row for row in rows if row["task"] in ("edit", "outlines")]
+    length = max(RowLengths(processor, image_tokens=5).measure([row["messages"] for row in short]))
+    with pytest.raises(ValueError, match=f"'conversation' has .* tokens and max_length is {length} .* counted as 5"):
+        SetokimCollator(processor, RowLengths(processor, length, 5))([*short, long])
+    batch = SetokimCollator(processor, RowLengths(processor, length, 5, "cut"))([*short, long])
+    turns = RowLengths(processor, length, 5, "cut").fit(long)[0][0]
+    assert 0 < len(turns["messages"]) < len(talk)
+    expected = SetokimCollator(processor)([*short, turns])
+    assert batch.keys() == expected.keys() and all(torch.equal(batch[key], expected[key]) for key in batch)
+    with pytest.raises(ValueError, match="too long for a batch: it was to be left out"):
+        SetokimCollator(processor, RowLengths(processor, 10, 5, "cut"))([long])
 
 
 def cached(row: dict, first: int) -> dict:
@@ -210,58 +206,33 @@ def test_cached_tokens_stand_where_their_pictures_stood(processor, rows):
     assert (fields["cluster_ids"] >= 0).sum() == 9 * len(masked)
 
 
-def test_cutting_cached_rows_leaves_what_cutting_pictures_leaves(processor, rows):
-    rows = [row for row in rows if row["task"] in ("edit", "outlines", "caption")]
-    firsts = np.cumsum([0, *(len(row["images"]) for row in rows)])
-    kept = [cached(row, first) for row, first in zip(rows, firsts.tolist(), strict=False)]
-    length = SetokimCollator(processor)([row for row in rows if row["task"] == "edit"][:1])["input_ids"].shape[1]
-    collator = SetokimCollator(processor, max_length=length - 4, long_rows="cut")
-    learned = [collator.tokens([row["messages"]])[0][1] for row in rows]
-    chosen = [i for i, is_target in enumerate(learned) if any(is_target[: length - 8])]
-    expected, batch = collator([rows[i] for i in chosen]), collator([kept[i] for i in chosen])
-    for name in ("input_ids", "attention_mask", "labels"):
-        assert torch.equal(batch[name], expected[name])
-    assert len(batch["mm_encoder_outputs"]["setok"]["token_mask"]) == len(expected["pixel_values"])
-    assert len(batch.get("masks", ())) == len(expected.get("masks", ()))
-    assert 0 < len(expected["pixel_values"]) < firsts[-1]
-
-
-def test_cutting_one_row_leaves_the_others_alone(processor, rows):
-    """The images of a batch stay with their rows."""
-    rows = [row for row in rows if row["task"] in ("edit", "caption", "text_to_image", "text_only", "outlines")]
-    alone = [SetokimCollator(processor)([row]) for row in rows]
-    lengths = [batch["input_ids"].shape[1] for batch in alone]
-    limit = sorted(lengths)[len(lengths) // 2]
-    kept = [row for row, batch in zip(rows, alone, strict=True) if (batch["labels"][0, : limit - 3] != -100).any()]
-    collator = SetokimCollator(processor, max_length=limit, long_rows="cut")
-    assert 0 < sum(length > limit for length in lengths) and len(kept) > 2
-    together, apart = collator(kept), [collator([row]) for row in kept]
-    for key in ("pixel_values", "masks"):
-        assert torch.equal(together[key], torch.cat([batch[key] for batch in apart if key in batch]))
-    for i, batch in enumerate(apart):
-        length = batch["input_ids"].shape[1]
-        for key, padding in (("input_ids", processor.pad_token_id), ("labels", -100), ("attention_mask", 0)):
-            assert torch.equal(together[key][i, :length], batch[key][0])
-            assert (together[key][i, length:] == padding).all()
-    assert together["input_ids"].shape[1] <= limit
-
-
-def test_a_row_that_would_lose_its_whole_answer_is_not_cut(processor):
-    row = schema.row("text_only", messages=schema.exchange([schema.text("Hi " * 50)], [schema.text("Hello")]))
-    with pytest.raises(ValueError, match="'text_only' has .* tokens and max_length is 20.*keep some of its answer"):
-        SetokimCollator(processor, max_length=20, long_rows="cut")([row])
+def test_cutting_cached_rows_leaves_what_cutting_pictures_leaves(processor):
+    """Of two masks and two pictures one is left, or no mask at all."""
+    first, second = (referring(np.ones((8, 8), bool)) for _ in range(2))
+    more = schema.exchange([schema.image(), schema.text("And this?")], [schema.text("No. " * 30)])
+    asked = schema.exchange([schema.image(), schema.text("What is it?")], [schema.text("A dog.")])
+    for messages, masks in (
+        (first["messages"] + second["messages"][:0] + more, 1),
+        (asked + schema.exchange([schema.text("Segment it. " * 30)], [schema.mask()]), 0),
+    ):
+        images = first["images"] * sum(map(is_image, parts(messages)))
+        row = schema.row("conversation", images=images, messages=messages, masks=first["masks"])
+        limit = RowLengths(processor).measure([messages])[0] - 20
+        collator = SetokimCollator(processor, RowLengths(processor, limit, long_rows="cut"))
+        expected, batch = collator([row]), collator([cached(row, 0)])
+        for name in ("input_ids", "attention_mask", "labels"):
+            assert torch.equal(batch[name], expected[name])
+        assert len(batch["mm_encoder_outputs"]["setok"]["token_mask"]) == len(expected["pixel_values"]) == 1
+        assert len(batch.get("masks", ())) == len(expected.get("masks", ())) == masks
+        assert ("patch_embeddings" in batch["mm_encoder_outputs"]["setok"]) == bool(masks)
 
 
 def test_tokens_are_those_of_a_batch(collator, rows):
     batch = collator(rows)
-    for i, (ids, is_target) in enumerate(collator.tokens([row["messages"] for row in rows])):
+    conversations = [row["messages"] for row in rows]
+    for i, (ids, is_target) in enumerate(conversation_tokens(collator.processor, conversations)):
         assert ids == batch["input_ids"][i, : len(ids)].tolist() and batch["attention_mask"][i].sum() == len(ids)
         assert is_target == (batch["labels"][i, : len(ids)] != -100).int().tolist()
-
-
-def test_an_unknown_word_for_long_rows_is_refused(processor):
-    with pytest.raises(ValueError, match="long_rows must be one of refuse, skip, cut, not 'drop'"):
-        SetokimCollator(processor, long_rows="drop")
 
 
 def test_rows_that_do_not_fit_together_are_refused(collator, rows):
