@@ -48,6 +48,7 @@ class ModelArguments:
     tokenizer_vocab_size: int = field(
         default=1024, metadata={"help": "size of a tokenizer learned from the texts of the data, for text_config"}
     )
+    tokenizer_rows: int = field(default=20_000, metadata={"help": "rows from whose texts that tokenizer is learned"})
     config: dict | None = field(
         default=None, metadata={"help": "values of SetokimConfig that differ from its defaults"}
     )
@@ -61,7 +62,7 @@ class ModelArguments:
     )
 
     def __post_init__(self):
-        check_ranges(self, tokenizer_vocab_size=1, calibration_images=1)
+        check_ranges(self, tokenizer_vocab_size=1, tokenizer_rows=1, calibration_images=1)
         new = [name for name in NEW if getattr(self, name)]
         if self.model_name_or_path and new:
             raise ValueError(
@@ -129,7 +130,7 @@ def build_model(args: ModelArguments, rows) -> tuple[SetokimForConditionalGenera
         language_model = load_whole(AutoModelForCausalLM.from_pretrained, name, may_have_more=True, dtype=torch.float32)
         processor = SetokimProcessor.from_parts(image_processor, AutoTokenizer.from_pretrained(name))
     elif args.text_config is not None:
-        texts = (part["text"] for row in islice(rows, 20_000) for part in _text_parts(row))
+        texts = (part["text"] for row in islice(rows, args.tokenizer_rows) for part in _text_parts(row))
         processor = SetokimProcessor.from_parts(image_processor, train_tokenizer(texts, args.tokenizer_vocab_size))
         tokenizer = processor.tokenizer
         text_values = (

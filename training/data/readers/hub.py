@@ -86,7 +86,7 @@ def stream_hub_dataset(
     except _UNREADABLE as error:
         raise _unreadable(name, split, error) from error
     files = {str(key): list(value) for key, value in (builder.config.data_files or {}).items()}
-    if not builder.builder_name or builder.builder_name.endswith("folder") or not files:
+    if builder.name.endswith("folder") or not files:
         raise ValueError(f"{name} cannot be streamed: needed are files of rows (Parquet, tar, JSON, CSV, text)")
     if split not in files:
         raise ValueError(f"{name} has no split {split!r}: choose one of {', '.join(files)}")
@@ -96,7 +96,7 @@ def stream_hub_dataset(
         features=schema.LAZY_FEATURES,
         gen_kwargs={
             "files": files[split],
-            "form": builder.builder_name,
+            "form": builder.name,
             "options": options,
             "reading": _Reading(name, split, columns or {}, task, str(_folder(name, **kwargs) or "")),
             "needs": needs,
@@ -152,7 +152,7 @@ def _rows_of_files(
             rows, to_entry = reading.prepare(
                 _open(form, "train", data_files={"train": [file]}, streaming=True, **options), file
             )
-            for raw in rows:
+            for raw in _each(rows):
                 key = f" ({raw['__key__']})" if "__key__" in raw else ""  # of a tar file's members
                 yield to_entry(raw, f"{file}, row {number}{key}").lazy_row(needs)
                 number += 1
@@ -162,6 +162,13 @@ def _rows_of_files(
                 raise ValueError(f"the file cannot be read further: {error}")
 
             yield Entry(f"{file}, row {number}", fail).lazy_row(needs)
+
+
+def _each(rows: datasets.IterableDataset) -> Iterator[dict]:
+    """All rows: a worker of a `DataLoader` that asked the data set itself would get its share of the file."""
+    for block in rows.iter(batch_size=16):
+        for values in zip(*block.values(), strict=True):
+            yield dict(zip(block, values, strict=True))
 
 
 def _open(name: str, split: str, **kwargs) -> datasets.Dataset | datasets.IterableDataset:
