@@ -74,9 +74,7 @@ def to_row(
 
     row = schema.row(
         wanted or kind,
-        images=[
-            locate({"bytes": picture, "path": None} if isinstance(picture, bytes) else picture) for picture in pictures
-        ],
+        images=[locate(_as_file(picture)) for picture in pictures],
         messages=messages,
         masks=masks,
         concepts=names,
