@@ -12,6 +12,8 @@ from training.data import (
     load_image_folder_json,
     load_refcoco,
 )
+from training.data.readers.entries import load_entries
+from training.data.readers.llava import read_llava
 
 SIZE = (20, 10)  # width, height
 
@@ -54,7 +56,14 @@ ROWS = {
         {"image": "red.png", "labels": ["dog", "cat"]},
         {"image": "red.png", "concepts": ["dog"], "masks": ["mask.png"]},
         {"image": "noise.jpg"},
+        {"image": "red.png", "label": "dog", "task": "text_to_image"},
     ],
+    "edits": [{"image": "red.png", "instruction": "Make it noisy.", "edited_image": "noise.jpg"}],
+    "alpaca": [
+        {"instruction": "Add.", "input": "1, 2", "output": "3"},
+        {"instruction": "Say hello.", "input": "", "output": "Hello."},
+    ],
+    "documents": [{"text": "A page.\n\nOf two paragraphs.", "meta": {"redpajama_set_name": "RedPajamaC4"}}],
 }  # fmt: skip
 
 SQUARE = [[2, 3, 6, 3, 6, 7, 2, 7]]
@@ -116,6 +125,11 @@ def load_rows(root: Path, content: object, on_error: str):
     return load_image_folder_json(root / "data", on_error)
 
 
+def load_llava(root: Path, content: object, on_error: str):
+    arguments = {"file": _write(root, "chat.json", content), "images": root / "data" / "images"}
+    return load_entries(read_llava, "chat.json", on_error, **arguments)
+
+
 def load_instances(root: Path, content: object, on_error: str):
     return load_coco(_write(root, "instances.json", content), root / "data" / "images", on_error=on_error)
 
@@ -140,6 +154,7 @@ def _write(root: Path, name: str, content: object) -> Path:
 # Name of a format -> how it is read, good content, and the files of which a refusal names one
 FORMATS = {
     **{name: (load_rows, rows, ["data.json"]) for name, rows in ROWS.items()},
+    "released llava": (load_llava, ROWS["llava"], ["chat.json"]),
     "coco": (load_instances, INSTANCES, ["instances.json"]),
     "lvis": (load_instances, LVIS, ["instances.json"]),
     "coco captions": (load_captions, CAPTIONS, ["captions.json"]),

@@ -40,7 +40,7 @@ def to_row(
     Text is text: but for `<image>` in a text that stands for a turn, nothing written in it is a mark.
 
     Args:
-        raw: the row. Pictures are paths, `{"bytes": ..., "path": ...}` or PIL images.
+        raw: the row. Pictures are paths, a file's bytes, `{"bytes": ..., "path": ...}` or PIL images.
         locate: from a picture as the row has it to one of these.
         needs: what the row is for: an "answer" to learn (Setokim is trained on nothing else), one "picture" (SeTok).
         look: read every picture to its end. Without it nothing is opened, pictures are no PIL images, and a row may
@@ -74,7 +74,7 @@ def to_row(
 
     row = schema.row(
         wanted or kind,
-        images=[locate(picture) for picture in pictures],
+        images=[locate(_as_file(picture)) for picture in pictures],
         messages=messages,
         masks=masks,
         concepts=names,
@@ -98,6 +98,11 @@ def _names(given: dict) -> list[str]:
     """Of what is in the picture. A label that is a number, as in tables without names of classes, says nothing."""
     label = [] if isinstance(given.get("label"), int | float) else given.get("label", [])
     return [text(name, "a name in concepts") for name in _as_list(given.get("concepts", given.get("labels", label)))]
+
+
+def _as_file(picture: object) -> object:
+    """A picture's bytes with their key, other pictures as they are."""
+    return {"bytes": picture, "path": None} if isinstance(picture, bytes) else picture
 
 
 def _check_form(picture: object) -> None:

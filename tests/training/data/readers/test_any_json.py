@@ -13,8 +13,9 @@ from tests.row_testing import are_trainable
 from tests.setokim_testing import tiny_processor
 
 KEYS = (
-    "image images masks messages conversations caption labels concepts role content from value type text task id "
-    "file_name annotations categories name image_id category_id segmentation counts size ann_id split sentences sent"
+    "image images masks messages conversations caption labels label concepts role content from value type text task id "
+    "file_name annotations categories name image_id category_id segmentation counts size ann_id split sentences sent "
+    "instruction input output edited_image"
 ).split()
 
 

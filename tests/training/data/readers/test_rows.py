@@ -116,6 +116,12 @@ def test_without_a_look_pictures_are_what_a_table_can_hold(picture):
     assert to_row({"image": picture}, look=False)["images"] == [picture]
 
 
+def test_bytes_alone_are_a_picture():
+    assert to_row({"image": b"none"}, look=False)["images"] == [{"bytes": b"none", "path": None}]
+    with pytest.raises(ValueError, match="picture  cannot be read"):
+        to_row({"image": b"none"})
+
+
 @pytest.mark.parametrize(
     "picture",
     [RED, 5, "", "\ud800.png", {}, {"bytes": "text"}, {"bytes": b"", "path": 5}, {"path": None}, {"path": "a", "x": 1}],
