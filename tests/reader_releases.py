@@ -4,18 +4,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.benchmark_releases import aokvqa_records, gqa_questions, vqa_answers
+
 PICTURES = (
     "COCO_train2014_000000000009.jpg", "COCO_train2014_000000000025.jpg", "000000299207.jpg", "2405722.jpg",
     "n161313.jpg", "VG_100K/2.jpg", "VG_100K_2/1.jpg", "sa_000000/sa_1.jpg",
 )  # fmt: skip
 SIZE = (20, 10)  # width, height
-
-
-def _answers(*answers: str) -> list[dict]:
-    return [
-        {"answer": answer, "answer_confidence": "yes", "answer_id": number}
-        for number, answer in enumerate(answers, start=1)
-    ]
 
 
 VQA_QUESTIONS = {
@@ -39,7 +34,7 @@ VQAV2_ANNOTATIONS = {
         {
             "question_type": kind,
             "multiple_choice_answer": answer,
-            "answers": _answers(*[other] * 3, *[answer] * 7),
+            "answers": vqa_answers([other] * 3 + [answer] * 7),
             "image_id": key // 1000,
             "answer_type": answer_type,
             "question_id": key,
@@ -62,7 +57,7 @@ OKVQA_ANNOTATIONS = {
             "answer_type": "other",
             "question_type": kind,
             "question_id": key,
-            "answers": [one | {"raw_answer": f"{one['answer']}s"} for one in _answers(*answers)],
+            "answers": [one | {"raw_answer": f"{one['answer']}s"} for one in vqa_answers(answers)],
             "confidence": 3,
         }
         for key, kind, answers in (
@@ -72,44 +67,21 @@ OKVQA_ANNOTATIONS = {
         )
     ],
 }
-AOKVQA = [
-    {
-        "split": "train",
-        "image_id": 299207,
-        "question_id": key,
-        "question": question,
-        "choices": ["skateboarder", "train", "delivery", "cab"],
-        "correct_choice_idx": 3,
-        "direct_answers": ["ride", "ride", "bus", "taxi", "travelling", "traffic", "taxi", "cab", "cab", "his ride"],
-        "difficult_direct_answer": difficult,
-        "rationales": ["A train would not be on the street.", "He has bags.", "He looks for a cab."],
-    }
-    for key, question, difficult in (
-        ("22MexNkBPpdZGX6sxbxVBH", "What is the man by the bags awaiting?", False),
-        ("22jbM6gDxdaMaunuzgrsBB", "Whom does he await?", True),
-    )
-]
-GQA = {
-    key: {
-        "semantic": [{"operation": "select", "dependencies": [], "argument": "scene"}],
-        "entailed": [],
-        "equivalent": [key],
-        "question": question,
-        "imageId": image,
-        "isBalanced": True,
-        "groups": {"global": None, "local": "13-weather_overcast"},
-        "answer": answer,
-        "semanticStr": "select: scene->verify weather: overcast [0]",
-        "annotations": {"answer": {}, "question": {}, "fullAnswer": {}},
-        "types": {"detailed": "weatherVerify", "semantic": semantic, "structural": structural},
-        "fullAnswer": f"It is {answer}.",
-    }
-    for key, question, image, answer, structural, semantic in (
+AOKVQA = aokvqa_records(
+    "train",
+    299207,
+    [
+        ("22MexNkBPpdZGX6sxbxVBH", "What is in his mouth?", ["", "stick", "food", "cigar", "food", "cigar"], False),
+        ("22jbM6gDxdaMaunuzgrsBB", "Whom does he await?", ["a cab", "her"], True),
+    ],
+)
+GQA = gqa_questions(
+    [
         ("07333408", "What is on the white wall?", "2405722", "pipe", "query", "rel"),
         ("07333405", "Is that pipe red?", "2405722", "no", "verify", "attr"),
         ("201307251", "Is it overcast?", "n161313", "no", "verify", "global"),
-    )
-}
+    ]
+)
 VG_PICTURES = [
     {
         "image_id": number,

@@ -21,8 +21,8 @@ def test_choices(tmp_path):
     rows, problems = read_both(read_aokvqa, **write(tmp_path))
     assert problems == [] and len(rows) == 2
     assert turns_of(rows[0]) == [
-        f"What is the man by the bags awaiting?\nA. skateboarder\nB. train\nC. delivery\nD. cab\n{LETTER}",
-        "D",
+        f"What is in his mouth?\nA. toothpick\nB. food\nC. cigarette\nD. cab\n{LETTER}",
+        "C",
     ]
     assert rows[0]["task"] == "question" and rows[0]["question_type"] is None
     assert rows[0]["images"] == [str(tmp_path / "train2017" / "000000299207.jpg")]
@@ -32,17 +32,17 @@ def test_choices(tmp_path):
 def test_choices_in_several_orders(tmp_path):
     rows, _ = read_both(read_aokvqa, **write(tmp_path), orders=4)
     asked = [turns_of(row) for row in rows]
-    assert [answer for _, answer in asked] == ["D", "C", "B", "A"] * 2
-    assert asked[1][0].split("\n")[1:5] == ["A. train", "B. delivery", "C. cab", "D. skateboarder"]
+    assert [answer for _, answer in asked] == ["C", "B", "A", "D"] * 2
+    assert asked[1][0].split("\n")[1:5] == ["A. food", "B. cigarette", "C. cab", "D. toothpick"]
     for question, answer in asked:
-        assert f"\n{answer}. cab\n" in question
+        assert f"\n{answer}. cigarette\n" in question
 
 
 def test_free_answers_without_the_difficult_ones(tmp_path):
     (row,), problems = read_both(read_aokvqa, **write(tmp_path), form="answer")
     assert problems == []
     short = "Answer the question using a single word or phrase."
-    assert turns_of(row) == [f"What is the man by the bags awaiting?\n{short}", "ride"]  # as often as taxi and cab
+    assert turns_of(row) == [f"What is in his mouth?\n{short}", "food"]  # as often as cigar
 
 
 @pytest.mark.parametrize(

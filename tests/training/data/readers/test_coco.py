@@ -94,8 +94,7 @@ def test_compressed_run_lengths(tmp_path):
         Image.new("RGB", (width, height)).save(tmp_path / "picture.png")
         record = {"image_id": 1, "category_id": 5}
         record["segmentation"] = {"size": [height, width], "counts": counts.decode()}
-        picture = {"id": 1, "file_name": "picture.png", "width": width, "height": height}
-        file, _ = write(tmp_path, images=[picture], annotations=[record])
+        file, _ = write(tmp_path, images=[{"id": 1, "file_name": "picture.png"}], annotations=[record])
         (row,) = load_coco(file, tmp_path, min_area=0)
         assert np.array_equal(mask_of(row), np.pad(expected, ((0, padding[0]), (0, padding[1]))))
 
