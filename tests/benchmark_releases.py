@@ -50,10 +50,7 @@ def write_vqa(folder: Path, questions: str, annotations: str, rows: list[tuple[i
         {
             "question_type": "what is",
             "multiple_choice_answer": max(answers, key=answers.count),
-            "answers": [
-                {"answer": answer, "answer_confidence": "yes", "answer_id": place}
-                for place, answer in enumerate(answers, start=1)
-            ],
+            "answers": vqa_answers(answers),
             "image_id": key // 1000,
             "answer_type": kind,
             "question_id": key,
@@ -65,16 +62,30 @@ def write_vqa(folder: Path, questions: str, annotations: str, rows: list[tuple[i
     write_pictures(folder / "val2014", *(f"COCO_val2014_{number:012}.jpg" for number in numbers))
 
 
+def vqa_answers(answers: list[str]) -> list[dict]:
+    return [
+        {"answer": answer, "answer_confidence": "yes", "answer_id": place}
+        for place, answer in enumerate(answers, start=1)
+    ]
+
+
 def write_aokvqa(folder: Path) -> Path:
     rows = [
         ("22jbM6gDxdaMaunuzgrsBB", "What is in his mouth?", ["cigarette"] * 8 + ["pipe"] * 2, False),
         ("2Aq5RiEn7eyfWjEbpuYy3z", "What is he awaiting?", ["cab"] * 10, False),
         ("22MexNkBPpdZGX6sxbxVBH", "What is the number?", ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"], True),
     ]
-    records = [
+    write_json(folder / "aokvqa_v1p0_val.json", aokvqa_records("val", 461751, rows))
+    write_pictures(folder / "val2017", "000000461751.jpg")
+    return folder
+
+
+def aokvqa_records(split: str, image: int, rows: list[tuple[str, str, list[str], bool]]) -> list[dict]:
+    """Rows of question id, question, free answers, and whether these are difficult, about one picture."""
+    return [
         {
-            "split": "val",
-            "image_id": 461751,
+            "split": split,
+            "image_id": image,
             "question_id": key,
             "question": question,
             "choices": ["toothpick", "food", "cigarette", "cab"],
@@ -85,9 +96,6 @@ def write_aokvqa(folder: Path) -> Path:
         }
         for key, question, answers, difficult in rows
     ]
-    write_json(folder / "aokvqa_v1p0_val.json", records)
-    write_pictures(folder / "val2017", "000000461751.jpg")
-    return folder
 
 
 def write_vizwiz(folder: Path) -> Path:
@@ -115,17 +123,26 @@ def write_vizwiz(folder: Path) -> Path:
 
 def write_gqa(folder: Path) -> Path:
     rows = [
-        ("201307251", "Is it overcast?", "no", "verify", "global"),
-        ("201640614", "What color is the shirt?", "red", "query", "attr"),
-        ("202225914", "Is the car left of the tree?", "yes", "verify", "rel"),
+        ("201307251", "Is it overcast?", "n161313", "no", "verify", "global"),
+        ("201640614", "What color is the shirt?", "n161313", "red", "query", "attr"),
+        ("202225914", "Is the car left of the tree?", "n161313", "yes", "verify", "rel"),
     ]
-    questions = {
+    write_json(folder / "questions1.2" / "testdev_balanced_questions.json", gqa_questions(rows))
+    asked = {"1": {"question": "Is it overcast?", "imageId": "n161313", "isBalanced": True}}
+    write_json(folder / "questions1.2" / "submission_all_questions.json", asked)
+    write_pictures(folder / "images", "n161313.jpg")
+    return folder
+
+
+def gqa_questions(rows: list[tuple[str, str, str, str, str, str]]) -> dict[str, dict]:
+    """Rows of question id, question, picture, answer, and the structural and the semantic type."""
+    return {
         key: {
             "semantic": [{"operation": "select", "dependencies": [], "argument": "scene"}],
             "entailed": [],
             "equivalent": [key],
             "question": question,
-            "imageId": "n161313",
+            "imageId": image,
             "isBalanced": True,
             "groups": {"global": None, "local": "13-weather_overcast"},
             "answer": answer,
@@ -134,13 +151,8 @@ def write_gqa(folder: Path) -> Path:
             "types": {"detailed": "weatherVerify", "semantic": semantic, "structural": structural},
             "fullAnswer": answer,
         }
-        for key, question, answer, structural, semantic in rows
+        for key, question, image, answer, structural, semantic in rows
     }
-    write_json(folder / "questions1.2" / "testdev_balanced_questions.json", questions)
-    asked = {"1": {"question": "Is it overcast?", "imageId": "n161313", "isBalanced": True}}
-    write_json(folder / "questions1.2" / "submission_all_questions.json", asked)
-    write_pictures(folder / "images", "n161313.jpg")
-    return folder
 
 
 def write_pope(folder: Path) -> Path:

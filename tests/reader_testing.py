@@ -1,19 +1,47 @@
 """Good content for each reader, in folders that also hold what no reader should read."""
 
 import json
+import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tests.reader_releases import (
+    AOKVQA,
+    GQA,
+    OKVQA_ANNOTATIONS,
+    SA_1B,
+    VG_PICTURES,
+    VG_QUESTIONS,
+    VG_REGIONS,
+    VQA_QUESTIONS,
+    VQAV2_ANNOTATIONS,
+    write_released_pictures,
+)
 from training.data import (
+    FEATURES,
     load_coco,
     load_coco_captions,
     load_image_folder_json,
     load_refcoco,
 )
-from training.data.readers.entries import load_entries
+from training.data.readers.aokvqa import read_aokvqa
+from training.data.readers.bad_rows import Report
+from training.data.readers.entries import Entry, Reader, load_entries, stream_entries
+from training.data.readers.gqa import read_gqa
 from training.data.readers.llava import read_llava
+from training.data.readers.rows import Needs, to_row
+from training.data.readers.sa_1b import read_sa_1b
+from training.data.readers.segmentations import draw_mask, read_segments
+from training.data.readers.visual_genome import (
+    read_visual_genome_captions,
+    read_visual_genome_questions,
+    read_visual_genome_regions,
+)
+from training.data.readers.vqa import read_ok_vqa, read_vqa_v2
 
 SIZE = (20, 10)  # width, height
 
@@ -117,6 +145,7 @@ def write_pictures(root: Path) -> Path:
     (folder / "text.png").write_text("no picture")
     Image.new("RGB", SIZE).save(root / "outside.png")
     (folder / "link.png").symlink_to(root / "outside.png")
+    write_released_pictures(folder)
     return root
 
 
@@ -145,10 +174,92 @@ def load_references(root: Path, content: object, on_error: str):
     return load_refcoco(*files, root / "data" / "images", on_error=on_error)
 
 
+def load_released(reader: Reader, arguments: dict[str, object], root: Path, content: object, on_error: str):
+    """Of the files that are arguments of a reader: the first has this content, or all have, as a list, if there are
+    several; else they have the content given here."""
+    whole = isinstance(content, list) and len(content) == len(arguments) > 1
+    contents = dict(zip(arguments, content if whole else [content, *list(arguments.values())[1:]], strict=True))
+    files = {name: _write(root, f"{name}.json", value) for name, value in contents.items()}
+    return load_entries(reader, str(next(iter(files.values()))), on_error, **files, images=root / "data" / "images")
+
+
+def load_sa_1b(root: Path, content: object, on_error: str):
+    folder = root / "data" / "images" / "sa_000000"
+    _write(folder, "sa_1.json", content)
+    report = Report(str(folder / "sa_1.json"), on_error)
+    rows = [report.attempt(entry.where, partial(drawn, entry)) for entry in read_sa_1b(folder, min_area=0.05)]
+    rows = [row for row in rows if row is not None]
+    report.close(len(rows))
+    return rows
+
+
+def drawn(entry: Entry) -> dict:
+    """The row of an entry with its picture read, and its masks drawn from their segments."""
+    raw = entry.make()
+    row = to_row(raw, needs="answer", look=False)
+    with Image.open(row["images"][0]) as file:
+        picture = file.convert("RGB")
+    masks = [
+        draw_mask([part for one in segments for part in read_segments(one, *picture.size)], *picture.size)
+        for segments in raw["segments"]
+    ]
+    return {**row, "images": [picture], "masks": [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]}
+
+
+def read_both(reader: Reader, needs: Needs | None = "answer", **arguments) -> tuple[list[dict], list[str]]:
+    """The good rows of a reader as a stream has them, pictures as paths; what is wrong with the others, and where. All
+    that is loaded at once is the same, but for masks, which are not drawn."""
+    stream = list(stream_entries(reader, needs=needs, **arguments))
+    problems = [f"{row['origin']}: {row['problem']}" for row in stream if row["problem"] is not None]
+    rows = [row for row in stream if row["problem"] is None]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        loaded = load_entries(reader, "the data", "skip", needs=needs, **arguments)
+    assert "\n".join(str(warning.message) for warning in told).split("\n  ")[1:] == problems
+    for row, lazy in zip(loaded, rows, strict=True):
+        assert {key: row[key] for key in FEATURES if key != "images"} == {
+            key: lazy[key] for key in FEATURES if key != "images"
+        }
+        lazy["images"] = [picture["path"] for picture in lazy["images"]]
+        assert [picture.filename for picture in row["images"]] == lazy["images"]
+    return rows, problems
+
+
+def read_entries(reader: Reader, **arguments) -> tuple[list[dict], list[str]]:
+    """The same, of rows for whatever they are, with the columns of the schema alone."""
+    rows, problems = read_both(reader, needs=None, **arguments)
+    return [{key: row[key] for key in FEATURES} for row in rows], problems
+
+
+def turns_of(row: dict) -> list[str | None]:
+    """What is said, turn by turn; the picture stands before all of it, and a mask is None."""
+    contents = [turn["content"] for turn in row["messages"]]
+    assert contents[0].pop(0)["type"] == "image"
+    assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"] * (len(contents) // 2)
+    return [part["text"] for (part,) in contents]
+
+
 def _write(root: Path, name: str, content: object) -> Path:
     """Writes content as JSON, or bytes as they are."""
     (root / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     return root / name
+
+
+RELEASES = {
+    "vqa_v2": (read_vqa_v2, {"questions": VQA_QUESTIONS, "annotations": VQAV2_ANNOTATIONS}),
+    "ok_vqa": (read_ok_vqa, {"questions": VQA_QUESTIONS, "annotations": OKVQA_ANNOTATIONS}),
+    "aokvqa": (read_aokvqa, {"questions": AOKVQA}),
+    "gqa": (read_gqa, {"questions": GQA}),
+    "visual_genome_regions": (read_visual_genome_regions, {"regions": VG_REGIONS, "image_data": VG_PICTURES}),
+    "visual_genome_captions": (read_visual_genome_captions, {"regions": VG_REGIONS, "image_data": VG_PICTURES}),
+    "visual_genome_questions": (read_visual_genome_questions, {"questions": VG_QUESTIONS, "image_data": VG_PICTURES}),
+}
+
+
+def _released(reader: Reader, arguments: dict[str, object]) -> tuple[Callable, object, list[str]]:
+    contents = list(arguments.values())
+    good = contents if len(contents) > 1 else contents[0]
+    return partial(load_released, reader, arguments), good, [f"{name}.json" for name in arguments]
 
 
 # Name of a format -> how it is read, good content, and the files of which a refusal names one
@@ -159,4 +270,8 @@ FORMATS = {
     "lvis": (load_instances, LVIS, ["instances.json"]),
     "coco captions": (load_captions, CAPTIONS, ["captions.json"]),
     "refcoco": (load_references, [REFERENCES, INSTANCES], ["refs.json", "instances.json"]),
+    **{name: _released(*of) for name, of in RELEASES.items()},
+    "sa_1b": (load_sa_1b, SA_1B, ["sa_1.json"]),
 }
+SEVERAL = {name for name, (_, good, files) in FORMATS.items() if len(files) > 1}
+"""Formats of several files, of which the content is a list."""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from processing import SetokimProcessor
 from tests.any_json import ODD, damaged
-from tests.reader_testing import FORMATS, ROWS, write_pictures
+from tests.reader_testing import FORMATS, ROWS, SEVERAL, write_pictures
 from tests.robustness.campaign import campaign
 from tests.row_testing import are_trainable
 from tests.setokim_testing import tiny_processor
@@ -56,7 +56,7 @@ def test_broken_json(tmp_path, processor):
     root = write_pictures(tmp_path)
     with campaign("bytes of JSON files", least=400) as cases:
         for name, (load, good, files) in FORMATS.items():
-            random, content = Random(name), json.dumps(good[0] if name == "refcoco" else good).encode()
+            random, content = Random(name), json.dumps(good[0] if name in SEVERAL else good).encode()
             for i in range(50):
                 broken = damaged_bytes(content, random)
                 cases.run(

@@ -66,7 +66,8 @@ def test_files_give_the_rows_that_were_written(parts):
     order = [row for file in range(4) for row in range(6 * file, 6 * file + 6)]  # `shard` cuts in order
     assert read == [plain(written[row]) for row in order]
     captions = EmojiScenes("train", 24, SIZE, tasks=("caption",))
-    for number, lazy in zip([n for file in range(3) for n in range(file, 24, 3)], stream_part(parts[1], "train").rows):
+    order = [number for file in range(3) for number in range(file, 24, 3)]
+    for number, lazy in zip(order, stream_part(parts[1], "train").rows, strict=True):
         row, expected = open_row(lazy), captions[number]
         assert row["images"][0].tobytes() == expected["images"][0].tobytes()
         assert row["messages"][-1] == expected["messages"][-1] and row["task"] == "caption"

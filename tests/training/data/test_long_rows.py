@@ -63,7 +63,11 @@ def test_long_rows_are_cut_at_turns_or_left_out(tmp_path, processor, caplog):
     caplog.set_level(logging.INFO)
     turns = [[("Hi", "One.")], [("Hi", "Two."), ("Why?", LONG)], [("Hi", LONG)]]
     rows = [
-        {"conversations": [part for q, a in row for part in ({"from": "human", "value": q}, {"from": "gpt", "value": a})]}
+        {
+            "conversations": [
+                part for q, a in row for part in ({"from": "human", "value": q}, {"from": "gpt", "value": a})
+            ]
+        }
         for row in turns
     ]
     (tmp_path / "data.json").write_text(json.dumps([*rows, {"text": LONG}]))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from .. import schema
-from .files import find_picture, read_json
+from .files import check_picture, find_picture, read_json
 from .records import ById, Place, checked, good_records, one_line, refusal, settled, whole_number
 from .segmentations import Segment, read_segments, segment_area
 from .values import identifier, listed, quoted, text
@@ -114,7 +114,10 @@ class CocoFile:
 
     def region(self, image_id: int, objects: list[dict], expression: str, concept: str) -> Found:
         path, record = self.picture(image_id), self.pictures[image_id]
-        width, height = (whole_number(record.get(side), f"the picture's {side}", 1) for side in ("width", "height"))
+        if {"width", "height"} <= record.keys():
+            width, height = (whole_number(record[side], f"the picture's {side}", 1) for side in ("width", "height"))
+        else:  # files of one's own; those of COCO and LVIS have both, and no picture of theirs is read here
+            width, height = check_picture(path)
         segmentations = [record.get("segmentation") for record in objects]
         segments = [segment for one in segmentations for segment in read_segments(one, width, height)]
         return Region(path, (width, height), expression, concept, tuple(segments)), segmentations

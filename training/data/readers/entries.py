@@ -85,17 +85,23 @@ def stream_entries(reader: Reader, needs: Needs | None = None, **arguments) -> d
     """The rows of a reader as a stream of `schema.LAZY_FEATURES`.
 
     The first time, the entries are written to the cache of `datasets`, by one process, without opening a picture; from
-    then on, as long as no file changes, they are read from there where they are needed.
+    then on, as long as no file changes, they are read from there where they are needed. (Of folders it is seen where
+    files come and go in them and in the folders in them; deeper changes need another cache, `HF_DATASETS_CACHE`.)
 
     Raises:
         ValueError: what the reader refuses, and if there is no entry.
     """
     files = {name: _state(value) for name, value in arguments.items()}
-    kept = datasets.Dataset.from_generator(
-        _lazy_rows,
-        features=schema.LAZY_FEATURES,
-        gen_kwargs={"reader": reader, "needs": needs, "arguments": arguments, "files": files},
-    )
+    try:
+        kept = datasets.Dataset.from_generator(
+            _lazy_rows,
+            features=schema.LAZY_FEATURES,
+            gen_kwargs={"reader": reader, "needs": needs, "arguments": arguments, "files": files},
+        )
+    except datasets.exceptions.DatasetGenerationError as error:
+        if isinstance(error.__cause__, ValueError):  # the reader's
+            raise error.__cause__ from None
+        raise
     if not len(kept):
         raise ValueError(f"there are no rows in {arguments}")
     return kept.to_iterable_dataset(num_shards=min(SHARDS, len(kept)))
@@ -107,9 +113,12 @@ def _lazy_rows(reader: Reader, needs: Needs | None, arguments: dict, files: dict
         yield entry.lazy_row(needs)
 
 
-def _state(value: object) -> tuple[int, int] | None:
-    """Size and time of what may be a file, or a folder with a `data.json`."""
+def _state(value: object) -> list | None:
+    """Sizes and times of what may be a file, or a folder and those in it, or several: they tell of most changes."""
+    if isinstance(value, list | tuple):
+        return [_state(one) for one in value]
     if not isinstance(value, str | Path) or not os.path.exists(value):
         return None
-    state = next(os.stat(path) for path in (Path(value, "data.json"), value) if os.path.exists(path))
-    return state.st_size, state.st_mtime_ns
+    inside = [entry.path for entry in os.scandir(value) if entry.is_dir()] if os.path.isdir(value) else []
+    paths = [value, Path(value, "data.json"), *sorted(inside)]
+    return [(state.st_size, state.st_mtime_ns) for state in map(os.stat, filter(os.path.exists, paths))]

@@ -15,7 +15,9 @@ from tests.setokim_testing import tiny_processor
 KEYS = (
     "image images masks messages conversations caption labels label concepts role content from value type text task id "
     "file_name annotations categories name image_id category_id segmentation counts size ann_id split sentences sent "
-    "instruction input output edited_image"
+    "instruction input output edited_image "
+    "questions question question_id answer answers multiple_choice_answer question_type imageId types structural "
+    "choices correct_choice_idx direct_answers url width height regions phrase x y qas area point_coords"
 ).split()
 
 

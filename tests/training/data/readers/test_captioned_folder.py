@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from tests.entry_testing import read_entries
+from tests.reader_testing import read_entries
 from training.data import schema
 from training.data.readers.captioned_folder import read_captioned_folder
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.reader_testing import read_both, turns_of
 from training.data import load_coco, load_coco_captions, load_refcoco
+from training.data.readers.coco import read_coco, read_coco_captions, read_refcoco
 from training.data.readers.segmentations import draw_mask
 
 SIZE = (20, 10)  # width, height
@@ -92,8 +94,7 @@ def test_compressed_run_lengths(tmp_path):
         Image.new("RGB", (width, height)).save(tmp_path / "picture.png")
         record = {"image_id": 1, "category_id": 5}
         record["segmentation"] = {"size": [height, width], "counts": counts.decode()}
-        picture = {"id": 1, "file_name": "picture.png", "width": width, "height": height}
-        file, _ = write(tmp_path, images=[picture], annotations=[record])
+        file, _ = write(tmp_path, images=[{"id": 1, "file_name": "picture.png"}], annotations=[record])
         (row,) = load_coco(file, tmp_path, min_area=0)
         assert np.array_equal(mask_of(row), np.pad(expected, ((0, padding[0]), (0, padding[1]))))
 
@@ -234,6 +235,56 @@ def test_pictures_outside_the_folder_are_not_read(tmp_path, name):
         file.write_text(json.dumps(content))
         with pytest.raises(ValueError, match="leads out of the folder"):
             load_coco(file, images)
+
+
+def test_entries_are_the_rows_without_their_pictures(tmp_path):
+    """COCO's segmentations stand in place of masks, one list of them for each."""
+    annotations, images = write(tmp_path)
+    rows, problems = read_both(read_coco, annotations=annotations, images=images)
+    assert problems == []
+    loaded = load_coco(annotations, images)
+    for key in ("task", "messages", "concepts", "question_type"):
+        assert [row[key] for row in rows] == [row[key] for row in loaded]
+    assert [Path(row["images"][0]).name for row in rows] == ["100.png", "100.png", "200.png"]
+    assert [json.loads(row["segments"]) for row in rows] == [[[SQUARE, CROWD]], [[CORNER]], [[SQUARE + CORNER]]]
+    assert [row["origin"].partition(", ")[2] for row in rows] == [
+        "picture 100, category 5",
+        "picture 100, category 9",
+        "picture 200, category 9",
+    ]
+
+
+def test_bad_entries_of_a_stream_are_named(tmp_path):
+    annotations, images = write(tmp_path, annotations=[*annotation(segmentation=[]), {"image_id": 100}])
+    rows, problems = read_both(read_coco, annotations=annotations, images=images, min_area=0.0)
+    assert len(rows) == 2
+    assert "'annotations', entry 5: needed are the fields image_id, category_id" in problems[0]
+    assert "picture 200, category 9: the segmentation must be polygons or run lengths" in problems[1]
+    for side in (None, 0, "20", 20.0, True, 10**400):
+        pictures = [{"id": 100, "file_name": "100.png", "width": side, "height": 10}]
+        annotations, images = write(tmp_path, images=pictures, annotations=ANNOTATIONS[:1])
+        with pytest.raises(ValueError, match="the picture's width must be a whole number from 1"):
+            load_coco(annotations, images)
+
+
+def test_sentences_and_captions_as_entries(tmp_path):
+    annotations, images = write(tmp_path)
+    refs = tmp_path / "refs.json"
+    sentences = [{"sent": "top right"}, {"sent": 5}]
+    refs.write_text(json.dumps([{"ann_id": 4, "split": "train", "sentences": sentences}, {"ann_id": 1}]))
+    (row,), problems = read_both(read_refcoco, refs=refs, annotations=annotations, images=images, split="train")
+    assert turns_of(row) == ["Segment top right.", None]
+    assert json.loads(row["segments"]) == [[CORNER]]
+    assert "refs.json, entry 0, 'sentences', entry 1: sent must be text" in problems[0]
+    assert "refs.json, entry 1: needed are the fields ann_id, split, sentences" in problems[1]
+
+    captions = [{"image_id": 200, "caption": "A dog \n sits. "}, {"image_id": 300, "caption": "Two."}, {"caption": "A"}]
+    annotations, images = write(tmp_path, name="captions.json", annotations=captions)
+    (row,), problems = read_both(read_coco_captions, annotations=annotations, images=images)
+    assert turns_of(row) == ["Describe the picture.", "A dog sits."]
+    assert row["task"] == "caption" and row["images"] == [str(images / "200.png")]
+    assert "captions.json, 'annotations', entry 1: no picture has the id 300" in problems[0]
+    assert "captions.json, 'annotations', entry 2: needed are the fields image_id, caption" in problems[1]
 
 
 def test_captions(tmp_path):

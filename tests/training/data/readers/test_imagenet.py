@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from tests.entry_testing import read_entries
+from tests.reader_testing import read_entries
 from training.data import schema
 from training.data.readers.imagenet import read_imagenet
 

@@ -5,8 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from tests.entry_testing import read_entries
-from tests.reader_testing import llava
+from tests.reader_testing import llava, read_entries
 from training.data import schema
 from training.data.readers.llava import read_llava
 

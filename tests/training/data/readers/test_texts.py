@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.entry_testing import read_entries
+from tests.reader_testing import read_entries
 from training.data import schema
 from training.data.readers.alpaca import read_alpaca
 from training.data.readers.text_files import read_text_files
