@@ -29,13 +29,12 @@ from training.data import (
     load_refcoco,
 )
 from training.data.readers.aokvqa import read_aokvqa
-from training.data.readers.bad_rows import Report
-from training.data.readers.entries import Entry, Reader, load_entries, stream_entries
+from training.data.readers.entries import Reader, load_entries, stream_entries
 from training.data.readers.gqa import read_gqa
 from training.data.readers.llava import read_llava
-from training.data.readers.rows import Needs, to_row
+from training.data.readers.opening import open_row
+from training.data.readers.rows import Needs
 from training.data.readers.sa_1b import read_sa_1b
-from training.data.readers.segmentations import draw_mask, read_segments
 from training.data.readers.visual_genome import (
     read_visual_genome_captions,
     read_visual_genome_questions,
@@ -186,29 +185,12 @@ def load_released(reader: Reader, arguments: dict[str, object], root: Path, cont
 def load_sa_1b(root: Path, content: object, on_error: str):
     folder = root / "data" / "images" / "sa_000000"
     _write(folder, "sa_1.json", content)
-    report = Report(str(folder / "sa_1.json"), on_error)
-    rows = [report.attempt(entry.where, partial(drawn, entry)) for entry in read_sa_1b(folder, min_area=0.05)]
-    rows = [row for row in rows if row is not None]
-    report.close(len(rows))
-    return rows
-
-
-def drawn(entry: Entry) -> dict:
-    """The row of an entry with its picture read, and its masks drawn from their segments."""
-    raw = entry.make()
-    row = to_row(raw, needs="answer", look=False)
-    with Image.open(row["images"][0]) as file:
-        picture = file.convert("RGB")
-    masks = [
-        draw_mask([part for one in segments for part in read_segments(one, *picture.size)], *picture.size)
-        for segments in raw["segments"]
-    ]
-    return {**row, "images": [picture], "masks": [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]}
+    return load_entries(read_sa_1b, str(folder / "sa_1.json"), on_error, "answer", folder=folder, min_area=0.05)
 
 
 def read_both(reader: Reader, needs: Needs | None = "answer", **arguments) -> tuple[list[dict], list[str]]:
     """The good rows of a reader as a stream has them, pictures as paths; what is wrong with the others, and where. All
-    that is loaded at once is the same, but for masks, which are not drawn."""
+    that is loaded at once is the same, but for masks, which a stream draws later."""
     stream = list(stream_entries(reader, needs=needs, **arguments))
     problems = [f"{row['origin']}: {row['problem']}" for row in stream if row["problem"] is not None]
     rows = [row for row in stream if row["problem"] is None]
@@ -217,17 +199,18 @@ def read_both(reader: Reader, needs: Needs | None = "answer", **arguments) -> tu
         loaded = load_entries(reader, "the data", "skip", needs=needs, **arguments)
     assert "\n".join(str(warning.message) for warning in told).split("\n  ")[1:] == problems
     for row, lazy in zip(loaded, rows, strict=True):
-        assert {key: row[key] for key in FEATURES if key != "images"} == {
-            key: lazy[key] for key in FEATURES if key != "images"
-        }
+        assert all(row[key] == lazy[key] for key in FEATURES if key not in ("images", "masks"))
+        assert [np.array(mask).tolist() for mask in row["masks"]] == [
+            np.array(mask).tolist() for mask in open_row(lazy)["masks"]
+        ]
         lazy["images"] = [picture["path"] for picture in lazy["images"]]
         assert [picture.filename for picture in row["images"]] == lazy["images"]
     return rows, problems
 
 
-def read_entries(reader: Reader, **arguments) -> tuple[list[dict], list[str]]:
-    """The same, of rows for whatever they are, with the columns of the schema alone."""
-    rows, problems = read_both(reader, needs=None, **arguments)
+def read_entries(reader: Reader, needs: Needs | None = None, **arguments) -> tuple[list[dict], list[str]]:
+    """The same, with the columns of the schema alone."""
+    rows, problems = read_both(reader, needs, **arguments)
     return [{key: row[key] for key in FEATURES} for row in rows], problems
 
 

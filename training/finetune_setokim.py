@@ -21,7 +21,7 @@ from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_rows, within
 from training.freezing import part_sizes, train_only
 from training.recipe import check_ranges, parse_recipe, whole_weights
-from training.streaming import skipped_rows
+from training.streaming import refuse_endless, skipped_rows
 from training.token_cache import from_token_cache, refuse_trained_setok
 from training.trainer_setokim import VISUAL_HEADS, SetokimArguments, SetokimTrainerMixin, load_setokim, row_lengths
 
@@ -70,6 +70,8 @@ def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
     set_seed(training_args.seed)
 
     check_ranges(data_args, train_examples=1, eval_examples=0)
+    if data_args.streaming:
+        refuse_endless(training_args)
     adapter = None if model_args.lora is None else lora_config(model_args.lora)
     checkpoint = last_checkpoint(training_args)
     with whole_weights(training_args):

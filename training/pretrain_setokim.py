@@ -23,7 +23,7 @@ from training.data.sources import MixtureArguments, load_eval_sets, load_rows, w
 from training.freezing import part_sizes, train_only
 from training.loading import load_whole
 from training.recipe import check_ranges, parse_recipe, whole_weights
-from training.streaming import skipped_rows
+from training.streaming import refuse_endless, skipped_rows
 from training.token_cache import from_token_cache, refuse_trained_setok
 from training.trainer_setokim import SetokimTrainer, SetokimTrainingArguments, load_setokim, row_lengths
 
@@ -84,6 +84,8 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
     set_seed(training_args.seed)
 
     check_ranges(data_args, train_examples=1, eval_examples=0)
+    if data_args.streaming:
+        refuse_endless(training_args)
     train_data = load_rows(data_args, training_args.seed, skipped_rows(training_args))
     made_from = (
         model_args.model_name_or_path, model_args.setok_model_name_or_path, model_args.language_model_name_or_path

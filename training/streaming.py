@@ -14,6 +14,12 @@ from training.data.streams import RowStream
 logger = logging.getLogger(__name__)
 
 
+def refuse_endless(args: TrainingArguments) -> None:
+    """Raises a `ValueError` if a run on a stream does not say how many steps it takes."""
+    if args.max_steps < 1:
+        raise ValueError("A stream has no end: say by max_steps how many steps to train.")
+
+
 def skipped_rows(args: TrainingArguments) -> SkippedRows:
     """Where a run takes note of the rows of its stream that it leaves out or cuts."""
     return SkippedRows(Path(args.output_dir, "skipped_rows.jsonl"))
@@ -26,18 +32,13 @@ class StreamingTrainerMixin(ResumingTrainerMixin):
     stream_loader: StreamLoader | None = None
     _stream_state: dict | None = None
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        if self.is_streaming:
-            if self.args.max_steps < 1:
-                raise ValueError("A stream has no end: say by max_steps how many steps to train.")
-            self.args.ignore_data_skip = True  # the stream itself begins where it was
-
     @property
     def is_streaming(self) -> bool:
         return isinstance(self.train_dataset, RowStream)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+        if self.is_streaming:
+            self.args.ignore_data_skip = True  # the stream itself begins where it was
         if self.is_streaming and resume_from_checkpoint is not None:
             file = Path(resume_from_checkpoint, self._stream_file())
             if file.is_file():  # else the run is refused, or whoever named the checkpoint is warned

@@ -97,18 +97,17 @@ def test_data_sets_on_disk(tmp_path, processor):
         for i, (kind, write) in enumerate(itertools.product(range(100), (json_lines, table, picture_classes))):
             random, root = Random(f"hub {i}"), tmp_path / str(i)
             write(write_pictures(root) / "data", random)
-            streaming, on_error = random.random() < 0.3, random.choice(("raise", "skip"))
+            on_error = random.choice(("raise", "skip"))
 
-            def load(root=root, streaming=streaming, on_error=on_error):
-                options = {"streaming": streaming, "on_error": on_error, "cache_dir": str(root / "cache")}
+            def load(root=root, on_error=on_error):
+                options = {"on_error": on_error, "cache_dir": str(root / "cache")}
                 return list(load_hub_dataset(str(root / "data"), "train", **options))
 
             cases.run(
-                f"{write.__name__} {kind}, {'streamed, ' * streaming}{on_error}",
+                f"{write.__name__} {kind}, {on_error}",
                 load,
-                # A stream of bad rows alone is an empty one
-                check=lambda rows, streaming=streaming: (streaming and not rows) or are_trainable(rows, processor),
-                names=[] if streaming else [str(root / "data")],  # `datasets` names the files of a stream in the log
+                check=lambda rows: are_trainable(rows, processor),
+                names=[str(root / "data")],
             )
 
 

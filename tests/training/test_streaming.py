@@ -49,7 +49,7 @@ def parts(tmp_path_factory) -> list[dict]:
     """Rows of every loss as Parquet, captions as tar, a folder with a text that is too long and a bad row, scenes."""
     root = tmp_path_factory.mktemp("data")
     (root / "talk" / "images").mkdir(parents=True)
-    talk = [{"instruction": "Name a bird.", "input": "", "output": "An owl."}, {"text": "An owl sees all. " * 40}]
+    talk = [{"instruction": "Name a bird.", "input": "", "output": "An owl."}, {"text": "An owl sees all. " * 400}]
     (root / "talk" / "data.json").write_text(json.dumps([*talk, {"image": "lost.png", "caption": "Lost."}]))
     tasks = ("referring", "text_to_image", "caption", "text_only")
     return [

@@ -45,7 +45,8 @@ LAZY_FEATURES = Features(
 )
 """Columns of a stream, before its pictures are opened (see `streams.py`): those above, pictures as path or bytes, and
 
-- segments: in place of masks, JSON of one list of COCO segmentations for each; None where there are none.
+- segments: in place of masks, JSON of `{"size": [width, height] of the picture or null, "masks": [one list of COCO
+  segmentations for each]}`; None where there are none.
 - origin: the file and the place in it that the row comes from.
 - problem: what is wrong with the row, which then has nothing else; None for a good one.
 """

@@ -20,6 +20,7 @@ from .row_lengths import RowLengths
 from .skipped_rows import SkippedRows
 
 _DRAWN = 4096  # parts that are drawn together
+_BAD_PASSES = 5  # through a part without a good row, before it is given up
 _PASSES = 1_000_000  # more than any part is read, so that two seeds have no order of shards in common
 
 
@@ -129,7 +130,7 @@ class StreamConsumer:
                 raise ValueError(f'{name}: {error} (on_error="skip" leaves such rows out)') from error
             self._note(name, lazy, str(error))
             return
-        reader.has_good_rows = True
+        reader.bad_passes = -1  # this one is not
         self.rows = [row]
         if self.stream.lengths is not None:
             self.rows, done = self.stream.lengths.fit(row)
@@ -165,7 +166,7 @@ class _PartReader:
         strategy = "shards" if rows.num_shards >= num_consumers else "examples"
         self.rows = split_dataset_by_node(rows, rank=key[1], world_size=num_consumers, strategy=strategy)
         self.position = position or {"pass": 0, "block": 0, "taken": 0, "rows": None}
-        self.has_good_rows = True  # until a whole pass has shown none
+        self.bad_passes = 0  # that have shown no good row, one after the other
         self._iterator = self._read()
 
     def __next__(self) -> dict:
@@ -190,9 +191,9 @@ class _PartReader:
                     f"{self.name} has no row for one of the {self.num_consumers} workers of all processes: lower "
                     "dataloader_num_workers, or give it the weight 0."
                 )
-            if not self.has_good_rows:
+            self.bad_passes += 1
+            if self.bad_passes == _BAD_PASSES:  # of a small part, each pass may give a worker other rows
                 raise ValueError(f"{self.name}: no row is left for one of the workers, all are bad.")
-            self.has_good_rows = False
             at = {"pass": at["pass"] + 1, "block": 0, "taken": 0, "rows": None}
 
 

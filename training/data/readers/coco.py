@@ -141,7 +141,7 @@ def _entries(places: Iterable[Place[Found]]) -> Iterator[Entry]:
 
 def _lazy_row(make: Callable[[], Found]) -> dict:
     region, segmentations = make()
-    return _row(region, images=[region.picture]) | {"segments": [segmentations]}
+    return _row(region, images=[region.picture]) | {"segments": [segmentations], "segments_size": region.size}
 
 
 def _load(places: Iterable[Place[Found]], source: str, on_error: OnError) -> CocoMasks:

@@ -16,7 +16,9 @@ import datasets
 
 from .. import schema
 from .bad_rows import OnError, Report
+from .files import check_picture
 from .rows import Needs, to_row
+from .segmentations import mask_picture
 from .wording import Task
 
 SHARDS = 1024  # of a stream made from entries: as many workers of all processes together may share it
@@ -29,8 +31,8 @@ class Entry:
     Attributes:
         where: the file and the place in it, such as "captions.json, entry 17".
         make: gives the row as `to_row` takes it, its pictures as paths from `find_picture` or as bytes. Masks may be
-            left out and told by `segments`, one list of COCO segmentations for each. Raises a ValueError that says
-            what is wrong.
+            left out and told by `segments`, one list of COCO segmentations for each, and `segments_size`, the (width,
+            height) of their picture, if the file says it. Raises a ValueError that says what is wrong.
         locate: from a picture of that row to one of these, if it has others, such as paths in a folder.
         task: see `to_row`.
     """
@@ -44,10 +46,14 @@ class Entry:
         """A row of `schema.FEATURES`, or, if `look` is False, of `schema.LAZY_FEATURES`; a ValueError for a bad one."""
         raw = self.make()
         row = to_row(raw, self.locate, needs, look, self.task)
-        if look:
-            return row
-        segments = raw.get("segments")
-        return {**row, "segments": segments and json.dumps(segments), "origin": self.where, "problem": None}
+        segments, size = (raw.get("segments"), raw.get("segments_size")) if isinstance(raw, dict) else (None, None)
+        if not look:
+            told = segments and json.dumps({"size": size, "masks": segments})
+            return {**row, "segments": told, "origin": self.where, "problem": None}
+        if segments:
+            found = check_picture(row["images"][0])
+            row["masks"] = [mask_picture(segmentations, found, size) for segmentations in segments]
+        return row
 
     def lazy_row(self, needs: Needs | None) -> dict:
         """A row of `schema.LAZY_FEATURES`: a bad one has its `origin` and its `problem` alone."""

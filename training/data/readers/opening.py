@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from .. import schema
-from .segmentations import draw_mask, read_segments
+from .segmentations import mask_picture
 
 _IMAGE = schema.FEATURES["images"].feature
 _MASK = schema.FEATURES["masks"].feature
@@ -23,7 +23,9 @@ def open_row(lazy: dict) -> dict:
             raise ValueError(lazy["problem"])
         images = [_decode(_IMAGE, picture) for picture in lazy["images"]]
         masks = [_decode(_MASK, mask) for mask in lazy["masks"]]
-        masks += [_drawn(segments, images[0].size) for segments in json.loads(lazy["segments"] or "[]")]
+        if lazy["segments"] is not None:
+            told = json.loads(lazy["segments"])
+            masks = [mask_picture(segmentations, images[0].size, told["size"]) for segmentations in told["masks"]]
         for mask in masks:
             if mask.size != images[0].size:
                 raise ValueError(f"a mask has {mask.size} pixels (width, height), its picture {images[0].size}")
@@ -39,9 +41,3 @@ def _decode(feature, picture: dict) -> Image.Image:
         return feature.decode_example(picture)
     except Exception as error:  # decoders raise anything on broken bytes
         raise ValueError(f"picture {picture.get('path') or ''} cannot be read: {error}") from error
-
-
-def _drawn(segmentations: list, size: tuple[int, int]) -> Image.Image:
-    """The union of COCO segmentations in a picture of (width, height)."""
-    segments = [segment for segmentation in segmentations for segment in read_segments(segmentation, *size)]
-    return Image.fromarray(draw_mask(segments, *size).astype(np.uint8) * 255)

@@ -59,7 +59,7 @@ def _row(file: Path, most_masks: int, min_area: float) -> dict | None:
     segments = [[mask.get("segmentation")] for mask in masks]
     for (segmentation,) in segments:
         read_segments(segmentation, *size)
-    return schema.row("outlines", images=[path], messages=turns) | {"segments": segments}
+    return schema.row("outlines", images=[path], messages=turns) | {"segments": segments, "segments_size": size}
 
 
 def _request(mask: dict, size: tuple[int, int]) -> str:

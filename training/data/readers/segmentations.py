@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from PIL import Image
 
 from .values import quoted
 
@@ -19,6 +20,22 @@ def draw_mask(segments: Sequence[Segment], width: int, height: int) -> np.ndarra
     for segment in segments:
         mask |= _fill(segment, width, height) if segment.ndim == 2 else _unroll(segment, width, height)
     return mask
+
+
+def mask_picture(segmentations: Sequence[object], size: tuple[int, int], noted: Sequence[int] | None) -> Image.Image:
+    """The union of segmentations as annotations have them, as a mask of 0 and 255.
+
+    Args:
+        size: (width, height) of the picture.
+        noted: the size that the annotations say, if they do.
+
+    Raises:
+        ValueError: that is another, or a segmentation does not fit the picture.
+    """
+    if noted is not None and tuple(noted) != tuple(size):
+        raise ValueError(f"the picture has {size[0]}x{size[1]} pixels, the annotations say {noted[0]}x{noted[1]}")
+    segments = [segment for segmentation in segmentations for segment in read_segments(segmentation, *size)]
+    return Image.fromarray(draw_mask(segments, *size).astype(np.uint8) * 255)
 
 
 def run_lengths(mask: np.ndarray) -> dict:

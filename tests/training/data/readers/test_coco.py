@@ -246,7 +246,8 @@ def test_entries_are_the_rows_without_their_pictures(tmp_path):
     for key in ("task", "messages", "concepts", "question_type"):
         assert [row[key] for row in rows] == [row[key] for row in loaded]
     assert [Path(row["images"][0]).name for row in rows] == ["100.png", "100.png", "200.png"]
-    assert [json.loads(row["segments"]) for row in rows] == [[[SQUARE, CROWD]], [[CORNER]], [[SQUARE + CORNER]]]
+    segments = [[[SQUARE, CROWD]], [[CORNER]], [[SQUARE + CORNER]]]
+    assert [json.loads(row["segments"]) for row in rows] == [{"size": list(SIZE), "masks": masks} for masks in segments]
     assert [row["origin"].partition(", ")[2] for row in rows] == [
         "picture 100, category 5",
         "picture 100, category 9",
@@ -274,7 +275,7 @@ def test_sentences_and_captions_as_entries(tmp_path):
     refs.write_text(json.dumps([{"ann_id": 4, "split": "train", "sentences": sentences}, {"ann_id": 1}]))
     (row,), problems = read_both(read_refcoco, refs=refs, annotations=annotations, images=images, split="train")
     assert turns_of(row) == ["Segment top right.", None]
-    assert json.loads(row["segments"]) == [[CORNER]]
+    assert json.loads(row["segments"]) == {"size": list(SIZE), "masks": [[CORNER]]}
     assert "refs.json, entry 0, 'sentences', entry 1: sent must be text" in problems[0]
     assert "refs.json, entry 1: needed are the fields ann_id, split, sentences" in problems[1]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.reader_releases import SA_1B, SIZE, write_released_pictures
-from tests.reader_testing import drawn, read_both, turns_of
+from tests.reader_testing import read_both, turns_of
 from training.data.readers.sa_1b import read_sa_1b
 
 FIRST = ["Segment what is at [0.156, 0.5].", None]
@@ -40,12 +40,13 @@ def test_the_largest_masks_of_a_picture(tmp_path, options, turns):
     assert row["origin"] == str(tmp_path / "sa_000000" / "sa_1.json")
     assert turns_of(row) == turns
     segmentations = [SA_1B["annotations"][number]["segmentation"] for number in (1, 0, 2)]
-    assert json.loads(row["segments"]) == [[one] for one in segmentations[: len(turns) // 2]]
+    expected = [[one] for one in segmentations[: len(turns) // 2]]
+    assert json.loads(row["segments"]) == {"size": list(SIZE), "masks": expected}
 
 
 def test_the_masks_are_those_of_the_file(tmp_path):
     (entry,) = read_sa_1b(write(tmp_path))
-    first, second, third = (np.asarray(mask) == 255 for mask in drawn(entry)["masks"])
+    first, second, third = (np.asarray(mask) == 255 for mask in entry.row("answer", look=True)["masks"])
     columns, rows = np.arange(SIZE[0]), np.arange(SIZE[1])[:, None]
     assert np.array_equal(first, np.broadcast_to((columns >= 2) & (columns < 6), SIZE[::-1]))
     assert np.array_equal(second, np.broadcast_to(columns == 0, SIZE[::-1]))
