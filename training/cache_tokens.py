@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_token_cache(
         data_args.token_cache,
         rows,
+        data_args.train_examples,
         SetokimCollator(processor),  # what is too long is cut when it is read
         setok,
         token_fingerprint(setok, processor.image_processor, data_args.mixture, rows),

@@ -1,4 +1,4 @@
-"""What the frozen SeTok makes of the pictures of a mixture, computed once and read in place of pixels.
+"""What the frozen SeTok makes of the pictures of a mixture or a stream, computed once and read in place of pixels.
 
 Rows are kept by their number in the mixture, whole, their messages as JSON: the text of a scene follows from what was
 drawn, so making it anew would cost what the picture costs. It is not tokenized, so that the cache fits any language
@@ -17,7 +17,9 @@ A shard holds
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,12 @@ from torch.utils.data import Subset
 from modeling_setok import SetokModel
 from training.data.mixture import Mixture
 from training.data.sources import MixtureArguments
+from training.data.streams import RowStream
 from training.packaged_models.digest import weights_digest
 from training.shards import ShardContents, ShardedRows, Shards, computing_settings, open_shard
 
 SHARD_ROWS = 512
+_FIRST_ROWS = 16  # of a stream, by which it is known
 
 
 class TokenCache(ShardedRows):
@@ -84,9 +88,10 @@ class TokenCache(ShardedRows):
 
 
 def from_token_cache(
-    args: MixtureArguments, mixture: Mixture, setok: SetokModel, image_processor
-) -> Mixture | TokenCache | Subset:
-    """The rows to train on: the mixture's from the cache that the recipe names, or the mixture itself.
+    args: MixtureArguments, rows: Mixture | RowStream, setok: SetokModel, image_processor
+) -> Mixture | RowStream | TokenCache | Subset:
+    """The rows to train on: a recipe's from the cache that it names, or themselves. Of a stream the cache holds the
+    first `train_examples`, which are then read as a mixture's are.
 
     Raises:
         ValueError: the cache is of other rows (see `Shards.check`), or has none of `cached_tasks`.
@@ -96,9 +101,10 @@ def from_token_cache(
             raise ValueError(
                 "cached_tasks are tasks of a token_cache: name one, or give the mixture those tasks alone."
             )
-        return mixture
-    fingerprint = token_fingerprint(setok, image_processor, args.mixture, mixture)
-    cache = TokenCache(args.token_cache, len(mixture), fingerprint)
+        return rows
+    fingerprint = token_fingerprint(setok, image_processor, args.mixture, rows)
+    num_rows = args.train_examples if isinstance(rows, RowStream) else len(rows)
+    cache = TokenCache(args.token_cache, num_rows, fingerprint)
     return cache.of_tasks(args.cached_tasks) if args.cached_tasks else cache
 
 
@@ -112,38 +118,52 @@ def refuse_trained_setok(model: nn.Module) -> None:
         )
 
 
-def token_fingerprint(setok: SetokModel, image_processor, parts: list[dict], mixture: Mixture) -> dict[str, Any]:
+def token_fingerprint(
+    setok: SetokModel, image_processor, parts: list[dict], rows: Mixture | RowStream
+) -> dict[str, Any]:
     """What the contents of a cache follow from: another SeTok, other pixels or other rows make another cache.
 
-    Rows are told by what the recipe says of each part, by their order, and by the first row of each part, pictures
-    included: so a data set that has changed, or code that draws other scenes, is most likely found out.
+    Rows are told by what the recipe says of each part, by their order, and by the first row of each part (of a stream,
+    by its first rows, and by how long rows may be), pictures included: so a data set that has changed, or code that
+    draws other scenes, is most likely found out.
 
     Args:
         parts: the recipe's `mixture`.
-        mixture: its rows.
+        rows: of it.
     """
-    rows = hashlib.sha256()
-    settings = [{key: value for key, value in part.items() if key not in ("name", "weight")} for part in parts]
-    rows.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for order in (mixture.part_of, mixture.row_of):
-        rows.update(np.ascontiguousarray(order, dtype=np.int64).tobytes())
-    for first in np.unique(mixture.part_of, return_index=True)[1].tolist():
-        row = mixture[first]
-        rows.update(json.dumps(row["messages"], sort_keys=True).encode())
+    digest = hashlib.sha256()
+    streamed = isinstance(rows, RowStream)
+    without = ("name",) if streamed else ("name", "weight")
+    settings = [{key: value for key, value in part.items() if key not in without} for part in parts]
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    if streamed:
+        lengths = rows.lengths
+        limits = (None,) if lengths is None else (lengths.max_length, lengths.image_tokens, lengths.long_rows)
+        digest.update(json.dumps([rows.seed, rows.shuffle_buffer, *limits]).encode())
+        if lengths is not None and lengths.max_length is not None:
+            digest.update(lengths.processor.tokenizer.backend_tokenizer.to_str().encode())
+        first = list(islice(rows, _FIRST_ROWS))
+    else:
+        for order in (rows.part_of, rows.row_of):
+            digest.update(np.ascontiguousarray(order, dtype=np.int64).tobytes())
+        first = [rows[index] for index in np.unique(rows.part_of, return_index=True)[1].tolist()]
+    for row in first:
+        digest.update(json.dumps(row["messages"], sort_keys=True).encode())
         for picture in (*row["images"], *(row["masks"] or ())):
-            rows.update(_pixels(picture))
+            digest.update(_pixels(picture))
     return {
         "SeTok": weights_digest(setok),
         "configuration of SeTok": json.loads(json.dumps(computing_settings(setok.config.to_dict()))),
         "image processor": computing_settings(json.loads(image_processor.to_json_string())),
-        "mixture": rows.hexdigest(),
+        "mixture": digest.hexdigest(),
     }
 
 
 @torch.no_grad()
 def write_token_cache(
     folder: str | Path,
-    rows: Mixture,
+    rows: Mixture | RowStream,
+    num_rows: int,
     collate: Callable[[list], Mapping[str, torch.Tensor]],
     setok: SetokModel,
     fingerprint: Mapping[str, Any],
@@ -151,9 +171,11 @@ def write_token_cache(
     process_index: int = 0,
     num_processes: int = 1,
 ) -> None:
-    """Writes the shards that are not there yet, as `Shards.write` does.
+    """Writes the shards that are not there yet, as `Shards.write` does. Of a stream each process writes the rows that
+    it reads, and each shard says where the stream was after it: so it takes as many processes to go on.
 
     Args:
+        num_rows: of the cache, the first of these rows.
         collate: makes `pixel_values` and `masks` of some rows, all that they have, in reading order.
         fingerprint: of all that, see `token_fingerprint`.
         batch_size: rows whose pictures SeTok encodes together.
@@ -162,16 +184,38 @@ def write_token_cache(
         ValueError: rows with masks and a SeTok with soft ones, or patch embeddings beyond float16.
     """
     setok.eval()
+    shards = _shards(folder)
+    if isinstance(rows, RowStream):
+        fingerprint = {**fingerprint, "number of processes": num_processes}
+        batches = partial(_batches_of_stream, shards, rows, process_index, num_processes)
+    else:
+        batches = partial(_batches_of_mixture, rows)
 
     def make(indices: range) -> ShardContents:
-        contents = _Contents(setok)
-        for start in range(0, len(indices), batch_size):
-            batch_rows = [rows[index] for index in indices[start : start + batch_size]]
-            batch = collate(batch_rows)
+        contents, header = _Contents(setok), None
+        for batch_rows, state in batches(indices, batch_size):
+            batch, header = collate(batch_rows), state
             contents.add(batch_rows, batch.get("pixel_values"), batch.get("masks"))
-        return ShardContents(contents.tensors())
+        return ShardContents(contents.tensors(), header)
 
-    _shards(folder).write(len(rows), fingerprint, make, process_index, num_processes)
+    shards.write(num_rows, fingerprint, make, process_index, num_processes)
+
+
+def _batches_of_mixture(rows: Mixture, indices: range, batch_size: int) -> Iterator[tuple[list[dict], None]]:
+    for start in range(0, len(indices), batch_size):
+        yield [rows[index] for index in indices[start : start + batch_size]], None
+
+
+def _batches_of_stream(
+    shards: Shards, stream: RowStream, process_index: int, num_processes: int, indices: range, batch_size: int
+) -> Iterator[tuple[list[dict], dict[str, str]]]:
+    """The rows of a shard, and where the stream is after each batch. It goes on where this process's last shard was."""
+    before = indices.start // shards.rows_per_shard - num_processes
+    state = json.loads(open_shard(shards.path(before)).metadata()["stream"]) if before >= 0 else None
+    consumer = stream.consumer(process_index, num_processes, state)
+    for start in range(0, len(indices), batch_size):
+        rows = list(islice(consumer, len(indices[start : start + batch_size])))
+        yield rows, {"stream": json.dumps(consumer.state_dict())}
 
 
 class _Contents:

@@ -1,6 +1,7 @@
 """The token cache: what is in it, who may write it, what it is refused for, and the losses that it gives."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ import torch
 from tests.setokim_testing import tiny_setok, tiny_setokim
 from training import token_cache
 from training.data.mixture import Mixture
+from training.data.row_lengths import RowLengths
 from training.data.setokim_collator import SetokimCollator
-from training.data.sources import MixtureArguments, load_mixture
+from training.data.sources import MixtureArguments, load_mixture, load_stream
 from training.token_cache import TokenCache, from_token_cache, token_fingerprint, write_token_cache
 
 TASKS = ("caption", "text_to_image", "edit", "two_images", "text_only", "referring", "outlines")
@@ -40,7 +42,8 @@ def fingerprint_of(setok, processor, rows: Mixture, parts=PARTS) -> dict:
 def write(folder, setok, processor, rows: Mixture, **processes) -> dict:
     """Its fingerprint."""
     fingerprint = fingerprint_of(setok, processor, rows)
-    write_token_cache(folder, rows, SetokimCollator(processor), setok, fingerprint, batch_size=3, **processes)
+    collator = SetokimCollator(processor)
+    write_token_cache(folder, rows, NUM_ROWS, collator, setok, fingerprint, batch_size=3, **processes)
     return fingerprint
 
 
@@ -167,7 +170,9 @@ def test_a_cache_of_something_else_is_refused(cache, model, processor, rows):
         with pytest.raises(ValueError, match="is of another mixture than this recipe"):
             TokenCache(folder, number, fingerprint_of(setok, processor, mixture, parts))
         with pytest.raises(ValueError, match="is of another mixture than this recipe"):
-            write_token_cache(folder, mixture, None, setok, fingerprint_of(setok, processor, mixture, parts))
+            write_token_cache(
+                folder, mixture, len(mixture), None, setok, fingerprint_of(setok, processor, mixture, parts)
+            )
 
 
 def test_rows_that_have_changed_since_are_another_mixture(model, processor, rows):
@@ -214,7 +219,7 @@ def test_a_picture_of_many_rows_is_encoded_and_kept_once(model, processor, tmp_p
     rows, setok, encoded = load_mixture(parts, 24), copy.deepcopy(model.model.setok), []
     setok.register_forward_pre_hook(lambda module, args: encoded.extend(args[0]))
     fingerprint = fingerprint_of(setok, processor, rows, parts)
-    write_token_cache(tmp_path, rows, SetokimCollator(processor), setok, fingerprint, batch_size=3)
+    write_token_cache(tmp_path, rows, len(rows), SetokimCollator(processor), setok, fingerprint, batch_size=3)
 
     distinct = {picture.tobytes() for row in rows for picture in row["images"]}
     assert len(encoded) == len(distinct) < sum(len(row["images"]) for row in rows) / 2
@@ -231,3 +236,33 @@ def test_a_picture_of_many_rows_is_encoded_and_kept_once(model, processor, tmp_p
             )
     (shard,) = map(token_cache.open_shard, tmp_path.glob("*.safetensors"))
     assert shard.get_slice("patch_embeddings").get_shape()[0] == 4  # two rows of each scene have masks
+
+
+def test_of_a_stream_the_first_rows_are_kept(model, processor, tmp_path):
+    """By two processes, one of them stopped and going on; others may read it, for the same recipe alone."""
+    setok, collator = model.model.setok, SetokimCollator(processor)
+    stream = load_stream(PARTS, seed=3, shuffle_buffer=4)
+    fingerprint = fingerprint_of(setok, processor, stream)
+
+    def write_as(process: int, num_rows: int = NUM_ROWS, num_processes: int = 2) -> None:
+        write_token_cache(tmp_path, stream, num_rows, collator, setok, fingerprint, 3, process, num_processes)
+
+    write_as(0, num_rows=8)  # a shard, and then it is stopped
+    for process in (1, 0):
+        write_as(process)
+    cache = TokenCache(tmp_path, NUM_ROWS, fingerprint)
+    readers = [stream.consumer(process, 2) for process in range(2)]
+    for number, kept in enumerate(cache):
+        row = next(readers[number // 8 % 2])
+        assert (kept["messages"], len(kept["concept_tokens"])) == (row["messages"], len(row["images"]))
+    with pytest.raises(ValueError, match="another number of processes"):
+        write_as(0, num_processes=1)
+    args = MixtureArguments(PARTS, NUM_ROWS, streaming=True, shuffle_buffer=4, token_cache=str(tmp_path))
+    assert len(from_token_cache(args, stream, setok, processor.image_processor)) == NUM_ROWS
+    for other in (
+        load_stream(PARTS, seed=4, shuffle_buffer=4),
+        load_stream(PARTS[:-1], seed=3, shuffle_buffer=4),
+        replace(stream, lengths=RowLengths(processor, 1000)),
+    ):
+        with pytest.raises(ValueError, match="of another mixture"):
+            TokenCache(tmp_path, NUM_ROWS, fingerprint_of(setok, processor, other))

@@ -173,7 +173,7 @@ class SetokimStage:
         setok, image_processor = self.model.model.setok.to(args.device), self.processor.image_processor
         fingerprint = token_fingerprint(setok, image_processor, self.data_args.mixture, self.rows)
         collate, batch_size = SetokimCollator(self.processor), args.per_device_eval_batch_size
-        write_token_cache(folder, self.rows, collate, setok, fingerprint, batch_size=batch_size)
+        write_token_cache(folder, self.rows, len(self.rows), collate, setok, fingerprint, batch_size=batch_size)
 
     def open_cache(self, folder: str) -> TokenCache:
         data_args = replace(self.data_args, token_cache=folder)
