@@ -1,5 +1,8 @@
 """Stage 0 on a mixture like the paper's: pictures alone and pictures with names, from files as they are released."""
 
+from collections import Counter
+from dataclasses import fields, replace
+from itertools import islice
 from pathlib import Path
 
 import datasets
@@ -11,12 +14,12 @@ from PIL import Image
 
 from modeling_setok import SetokConfig, SetokForPreTraining
 from processing import SetokImageProcessor
-from tests.script_testing import assert_same_runs, copy_checkpoint, finish, launch, losses
+from tests.script_testing import ROOT, assert_same_runs, copy_checkpoint, finish, launch, losses
 from tests.training.test_train_setok import tiny_recipe
 from training.configs import new_config
 from training.data.mixture import Mixture
 from training.data.setok_collator import SetokCollator
-from training.train_setok import DataArguments, main
+from training.train_setok import DataArguments, load_data, main
 
 CLASSES = "LabelName,DisplayName\n/m/1,Tortoise\n/m/2,Man\n/m/3,Car\n/m/4,Unseen\n"
 
@@ -27,15 +30,23 @@ def write_picture(file: Path, number: int) -> None:
     Image.fromarray(pixels).save(file, "JPEG")
 
 
-def write_open_images(root: Path, num_pictures: int, first: int) -> dict:
+def open_images(root: Path) -> dict:
+    files = {name: str(root / f"{name}.csv") for name in ("labels", "classes")}
+    return {"dataset": "open_images", **files, "images": [str(root / "images")], "task": "concepts"}
+
+
+def write_open_images(part: dict, num_pictures: int, first: int) -> dict:
+    """The files that a part of a mixture names, all pictures in the last of its folders."""
+    folders = [Path(folder) for folder in ([part["images"]] if isinstance(part["images"], str) else part["images"])]
+    for folder in folders:
+        folder.mkdir(parents=True)
     lines = ["ImageID,Source,LabelName,Confidence"]
     for number in range(first, first + num_pictures):
-        write_picture(root / "images" / f"{number:016x}.jpg", number)
+        write_picture(folders[-1] / f"{number:016x}.jpg", number)
         lines += [f"{number:016x},verification,/m/{1 + number % 3},1", f"{number:016x},verification,/m/4,0"]
-    (root / "labels.csv").write_text("\n".join(lines))
-    (root / "classes.csv").write_text(CLASSES)
-    files = {"labels": str(root / "labels.csv"), "classes": str(root / "classes.csv")}
-    return {"dataset": "open_images", **files, "images": [str(root / "images")], "task": "concepts"}
+    Path(part["labels"]).write_text("\n".join(lines))
+    Path(part["classes"]).write_text(CLASSES)
+    return part
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +61,11 @@ def data(tmp_path_factory) -> dict:
     return {
         "mixture": [
             {"dataset": "imagenet", "folder": str(root / "imagenet"), "task": "reconstruction", "on_error": "skip"},
-            {**write_open_images(root / "train", 12, 200), "weight": 2},
+            {**write_open_images(open_images(root / "train"), 12, 200), "weight": 2},
         ],
         "eval_mixture": [
             {"dataset": "pictures", "root": str(root / "val")},
-            write_open_images(root / "validation", 6, 300),
+            write_open_images(open_images(root / "validation"), 6, 300),
         ],
         "concept_names": [str(root / "train" / "classes.csv")],
         "eval_examples": 4,
@@ -126,6 +137,26 @@ def test_a_dataset_takes_the_place_of_a_mixture(data, tmp_path, caplog):
 def test_what_does_not_fit_together_is_said(values, message):
     with pytest.raises(ValueError, match=message):
         DataArguments(**values)
+
+
+def test_the_recipe_of_the_papers_size_reads_what_is_released(tmp_path, monkeypatch):
+    """Files of the names that it gives, a few rows in each."""
+    values = yaml.safe_load((ROOT / "training" / "recipes" / "setok_so400m_384.yaml").read_text())
+    arguments = DataArguments(
+        **{field.name: values[field.name] for field in fields(DataArguments) if field.name in values}
+    )
+    monkeypatch.chdir(tmp_path)
+    (imagenet, objects), (held_out, held_out_objects) = arguments.mixture, arguments.eval_mixture
+    for number in range(5):
+        write_picture(Path(imagenet["folder"], "n01440764", f"n01440764_{number}.JPEG"), number)
+        write_picture(Path(held_out["root"], f"ILSVRC2012_val_{number:08d}.JPEG"), 100 + number)
+    write_open_images(objects, 20, 200)
+    write_open_images(held_out_objects, 6, 300)
+    rows, examples, names = load_data(replace(arguments, eval_examples=5))
+    assert names == ["Tortoise", "Man", "Car", "Unseen"] and len(examples) == 5
+    tasks = Counter((row["task"], len(row["concepts"])) for row in islice(rows, 200))
+    assert tasks.keys() == {("reconstruction", 0), ("concepts", 1)}
+    assert tasks["concepts", 1] / 200 == pytest.approx(9 / 10.28, abs=0.1)
 
 
 def test_two_processes_stream(data, tmp_path):
