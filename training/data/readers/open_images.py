@@ -38,7 +38,7 @@ def read_open_images(
     """
     check_task(task)
     folders = as_folders(images)
-    names = {line[0]: line[1] for _, line in _lines(classes) if len(line) == 2}
+    names = class_names(classes)
     lines = _lines(labels)
     _, header = next(lines, (0, []))
     if absent := [column for column in ("ImageID", "LabelName", "Confidence") if column not in header]:
@@ -66,6 +66,15 @@ def read_open_images(
             seen.append(line[label_at])
     if seen:
         yield entry(picture, seen)
+
+
+def class_names(classes: str | Path) -> dict[str, str]:
+    """LabelName -> DisplayName, of a file of classes as `read_open_images` takes it.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    return {line[0]: line[1] for _, line in _lines(classes) if len(line) == 2 and line[0] != "LabelName"}
 
 
 def _row(picture: str, labels: list[str], names: dict[str, str], folders: list[Path], task: NamedTask) -> dict:
