@@ -35,6 +35,7 @@ from .readers import (
     Needs,
     OnError,
     Reader,
+    keep_entries,
     load_coco,
     load_entries,
     load_hub_dataset,
@@ -116,7 +117,7 @@ def load_mixture(parts: list[dict], num_rows: int, seed: int = 0) -> Mixture:
     Raises:
         ValueError: for a part that is not as above, two of one name, and what the loaders and `mix` refuse.
     """
-    named = _named(parts)
+    named = named_parts(parts)
     weights = {name: part.get("weight", 1) for name, part in named.items()}
     return mix({name: load_part(part, "train") for name, part in named.items()}, weights, num_rows, seed)
 
@@ -127,7 +128,7 @@ def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
     if num_rows == 0:
         return {}
     sets = {}
-    for name, part in _named(parts).items():
+    for name, part in named_parts(parts).items():
         if part["dataset"] == "emoji_scenes":
             load_part(part, "validation")  # refuses what is wrong with it
             common = {key: value for key, value in part.items() if key not in ("tasks", "rows_per_scene")}
@@ -140,7 +141,7 @@ def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
 def load_part(part: dict, split: str):
     """The rows of one part, from this split where the data have splits and the part names none. All have an answer to
     learn: others are bad rows here."""
-    dataset, options = _dataset_and_options(part)
+    dataset, options = dataset_and_options(part)
     if dataset in LOADERS:
         return _call(LOADERS[dataset], part, options, split=split)
     if (reader := READERS.get(dataset)) is not None:
@@ -155,13 +156,13 @@ def load_stream(parts: list[dict], seed: int, shuffle_buffer: int, skipped: Skip
     Raises:
         ValueError: for a part that is not as above, two of one name, and what the readers and `RowStream` refuse.
     """
-    streamed = {name: stream_part(part, "train") for name, part in _named(parts).items()}
+    streamed = {name: stream_part(part, "train") for name, part in named_parts(parts).items()}
     return RowStream(streamed, seed, shuffle_buffer, skipped=skipped)
 
 
 def stream_part(part: dict, split: str, needs: Needs = "answer") -> StreamPart:
     """The rows of one part as a stream, see `load_part`."""
-    dataset, options = _dataset_and_options(part)
+    dataset, options = dataset_and_options(part)
     weight, on_error = part.get("weight", 1), options.pop("on_error", "raise")
     if on_error not in get_args(OnError):
         raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
@@ -175,7 +176,17 @@ def stream_part(part: dict, split: str, needs: Needs = "answer") -> StreamPart:
     return StreamPart(rows, open_row, weight, on_error)
 
 
-def _dataset_and_options(part: dict) -> tuple[str, dict]:
+def part_entries(part: dict, split: str, needs: Needs = "answer") -> datasets.Dataset | None:
+    """The rows of one part that a reader of files gives, good and bad, unopened (`schema.LAZY_FEATURES`), of which
+    `stream_part` makes a stream; None for other parts."""
+    dataset, options = dataset_and_options(part)
+    if (reader := READERS.get(dataset)) is None:
+        return None
+    options.pop("on_error", None)
+    return keep_entries(reader, needs, **_arguments(reader, part, options, split=split))
+
+
+def dataset_and_options(part: dict) -> tuple[str, dict]:
     """What is read, and the arguments of its reader or loader."""
     dataset = str(part["dataset"])
     options = {key: value for key, value in part.items() if key not in ("dataset", "weight", "name")}
@@ -262,7 +273,12 @@ READERS: dict[str, Reader] = {
 }
 
 
-def _named(parts: list[dict]) -> dict[str, dict]:
+def named_parts(parts: list[dict]) -> dict[str, dict]:
+    """The parts of a mixture by what they are called.
+
+    Raises:
+        ValueError: for none, a part that names no data, two of one name.
+    """
     if not parts:
         raise ValueError("The recipe needs a mixture: a list of parts, such as {dataset: emoji_scenes, task: caption}.")
     named = {}
