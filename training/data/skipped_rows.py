@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-_DETAILS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\d+")  # what differs from row to row in a reason
+_DETAILS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|0x[0-9a-f]+|\d+")  # what differs from row to row in a reason
 
 
 @dataclass(frozen=True)
