@@ -88,8 +88,9 @@ ROOMS = {
         "training/evaluation/metrics",
     },
     "training/losses": {"modeling_setok"},
+    "training/dry_run": {"modeling_setok", "processing", "training/data"},
     "training": {
-        "modeling_setok", "processing", "training/data", "training/losses", "training/evaluation",
+        "modeling_setok", "processing", "training/data", "training/dry_run", "training/losses", "training/evaluation",
         "training/packaged_models",
     },
 }  # fmt: skip
@@ -100,7 +101,7 @@ LAUNCH_SCRIPTS = {
 SHARED_BY_SCRIPTS = {
     "__init__.py", "trainer_setok.py", "trainer_setokim.py", "recipe.py", "configs.py", "loading.py", "checkpoints.py",
     "freezing.py", "memory.py", "shards.py", "patch_cache.py", "token_cache.py", "run_summary.py", "samples.py",
-    "samples_setokim.py",
+    "samples_setokim.py", "streaming.py", "token_shares.py",
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from training.checkpoints import last_checkpoint, train_on
 from training.configs import nearest
 from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_rows, within
+from training.dry_run import DryRunArguments, ModelSource, dry_run
 from training.freezing import part_sizes, train_only
 from training.recipe import check_ranges, parse_recipe, whole_weights
 from training.streaming import refuse_endless, skipped_rows
@@ -63,8 +64,9 @@ class SetokimSFTTrainer(SetokimTrainerMixin, SFTTrainer):
 
 
 def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
-    model_args, data_args, training_args = parse_recipe(
-        (ModelArguments, MixtureArguments, SetokimSFTConfig), sys.argv[1:] if arguments is None else arguments
+    model_args, data_args, training_args, dry_run_args = parse_recipe(
+        (ModelArguments, MixtureArguments, SetokimSFTConfig, DryRunArguments),
+        sys.argv[1:] if arguments is None else arguments,
     )
     logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
     set_seed(training_args.seed)
@@ -72,6 +74,9 @@ def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
     check_ranges(data_args, train_examples=1, eval_examples=0)
     if data_args.streaming:
         refuse_endless(training_args)
+    if dry_run_args.dry_run:
+        source = ModelSource(model_args.model_name_or_path, config=model_args.config)
+        sys.exit(dry_run(dry_run_args, source, data_args, training_args))
     adapter = None if model_args.lora is None else lora_config(model_args.lora)
     checkpoint = last_checkpoint(training_args)
     with whole_weights(training_args):

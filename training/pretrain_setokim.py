@@ -20,6 +20,7 @@ from training.configs import config_class_of, new_config, refuse_unknown_values
 from training.data.bpe_tokenizer import train_tokenizer
 from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_rows, within
+from training.dry_run import DryRunArguments, ModelSource, dry_run
 from training.freezing import part_sizes, train_only
 from training.loading import load_whole
 from training.recipe import check_ranges, parse_recipe, whole_weights
@@ -77,8 +78,9 @@ class ModelArguments:
 
 
 def main(arguments: list[str] | None = None) -> SetokimTrainer:
-    model_args, data_args, training_args = parse_recipe(
-        (ModelArguments, MixtureArguments, SetokimTrainingArguments), sys.argv[1:] if arguments is None else arguments
+    model_args, data_args, training_args, dry_run_args = parse_recipe(
+        (ModelArguments, MixtureArguments, SetokimTrainingArguments, DryRunArguments),
+        sys.argv[1:] if arguments is None else arguments,
     )
     logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
     set_seed(training_args.seed)
@@ -86,6 +88,8 @@ def main(arguments: list[str] | None = None) -> SetokimTrainer:
     check_ranges(data_args, train_examples=1, eval_examples=0)
     if data_args.streaming:
         refuse_endless(training_args)
+    if dry_run_args.dry_run:
+        sys.exit(dry_run(dry_run_args, model_source(model_args), data_args, training_args))
     train_data = load_rows(data_args, training_args.seed, skipped_rows(training_args))
     made_from = (
         model_args.model_name_or_path, model_args.setok_model_name_or_path, model_args.language_model_name_or_path
@@ -153,6 +157,17 @@ def build_model(args: ModelArguments, rows) -> tuple[SetokimForConditionalGenera
         for first in range(0, len(images), 32)
     )
     return model, processor
+
+
+def model_source(args: ModelArguments) -> ModelSource:
+    """What `build_model` would begin with."""
+    return ModelSource(
+        args.model_name_or_path,
+        args.setok_model_name_or_path,
+        args.language_model_name_or_path,
+        args.tokenizer_vocab_size if args.text_config is not None else None,
+        args.config,
+    )
 
 
 def _text_parts(row: dict):

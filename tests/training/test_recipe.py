@@ -14,6 +14,7 @@ from tests.setokim_testing import tiny_setokim
 from training import finetune_setokim, pretrain_setokim, train_setok
 from training.configs import update_config
 from training.data import sources
+from training.data.skipped_rows import SkippedRows
 from training.finetune_setokim import SetokimSFTConfig, lora_config
 from training.freezing import train_only
 from training.recipe import check_training_arguments, parse_recipe
@@ -236,13 +237,21 @@ def test_our_recipes_fit_their_scripts(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if "setokim" in path.name], ids=lambda path: path.stem)
-def test_our_recipes_name_data_parts_and_values_that_exist(recipe, processor, monkeypatch):
+def test_our_recipes_name_data_parts_and_values_that_exist(recipe, processor, monkeypatch, tmp_path):
     values = yaml.safe_load(recipe.read_text())
     found = [{"images": []}] * 5  # in place of data that are not here; the arguments are checked all the same
-    monkeypatch.setattr(sources, "load_hub_dataset", create_autospec(sources.load_hub_dataset, return_value=found))
-    for name in ("coco", "coco_captions", "refcoco", "easy_vqa"):
+    for name in ("load_hub_dataset", "load_entries"):
+        monkeypatch.setattr(sources, name, create_autospec(getattr(sources, name), return_value=found))
+    for name in ("coco", "refcoco"):
         monkeypatch.setitem(sources.LOADERS, name, create_autospec(sources.LOADERS[name], return_value=found))
-    assert len(sources.load_mixture(values["mixture"], 100)) == 100
+    for name in ("stream_hub_dataset", "stream_entries"):
+        monkeypatch.setattr(sources, name, create_autospec(getattr(sources, name)))
+    args = sources.MixtureArguments(values["mixture"], 100, streaming=values.get("streaming", False))
+    rows = sources.load_rows(args, 0, SkippedRows(tmp_path / "skipped_rows.jsonl"))
+    if args.streaming:
+        assert [part.weight for part in rows.parts.values()] == [part.get("weight", 1) for part in values["mixture"]]
+    else:
+        assert len(rows) == 100
     update_config(SetokimConfig(), values.get("config", {}))
     if "lora" in values:
         lora_config(values["lora"])

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-_DETAILS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\d+")  # what differs from row to row in a reason
+_DETAILS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|0x[0-9a-f]+|\d+")  # what differs from row to row in a reason
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,9 @@ class SkippedRows:
         with open(self.file, encoding="utf-8") as file:
             noted = [json.loads(line) for line in file]
         rows = {(row["part"], row["origin"]): row["reason"] for row in noted}
-        return dict(Counter((part, _DETAILS.sub("…", reason)) for (part, _), reason in rows.items()).most_common())
+        return dict(Counter((part, without_details(reason)) for (part, _), reason in rows.items()).most_common())
+
+
+def without_details(reason: str) -> str:
+    """A reason without the names and numbers that differ from row to row, so that rows can be counted by it."""
+    return _DETAILS.sub("…", reason)

@@ -35,6 +35,7 @@ from .readers import (
     Needs,
     OnError,
     Reader,
+    keep_entries,
     load_coco,
     load_entries,
     load_hub_dataset,
@@ -150,7 +151,7 @@ def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
 def load_part(part: dict, split: str, needs: Needs = "answer"):
     """The rows of one part, from this split where the data have splits and the part names none. All have what they are
     for, an answer to learn or one picture: others are bad rows here."""
-    dataset, options = _dataset_and_options(part)
+    dataset, options = dataset_and_options(part)
     if dataset in LOADERS and (needs == "answer" or dataset == "emoji_scenes"):  # others draw masks, for answers
         return _call(LOADERS[dataset], part, options, split=split, needs=needs)
     if (reader := READERS.get(dataset)) is not None:
@@ -173,7 +174,7 @@ def load_stream(
 
 def stream_part(part: dict, split: str, needs: Needs = "answer") -> StreamPart:
     """The rows of one part as a stream, see `load_part`."""
-    dataset, options = _dataset_and_options(part)
+    dataset, options = dataset_and_options(part)
     weight, on_error = part.get("weight", 1), options.pop("on_error", "raise")
     if on_error not in get_args(OnError):
         raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
@@ -187,7 +188,17 @@ def stream_part(part: dict, split: str, needs: Needs = "answer") -> StreamPart:
     return StreamPart(rows, open_row, weight, on_error)
 
 
-def _dataset_and_options(part: dict) -> tuple[str, dict]:
+def part_entries(part: dict, split: str, needs: Needs = "answer") -> datasets.Dataset | None:
+    """The rows of one part that a reader of files gives, good and bad, unopened (`schema.LAZY_FEATURES`), of which
+    `stream_part` makes a stream; None for other parts."""
+    dataset, options = dataset_and_options(part)
+    if (reader := READERS.get(dataset)) is None:
+        return None
+    options.pop("on_error", None)
+    return keep_entries(reader, needs, **_arguments(reader, part, options, split=split))
+
+
+def dataset_and_options(part: dict) -> tuple[str, dict]:
     """What is read, and the arguments of its reader or loader."""
     dataset = str(part["dataset"])
     options = {key: value for key, value in part.items() if key not in ("dataset", "weight", "name")}
@@ -278,7 +289,11 @@ READERS: dict[str, Reader] = {
 
 
 def named_parts(parts: list[dict]) -> dict[str, dict]:
-    """The parts of a recipe's mixture by what they are called, see above."""
+    """The parts of a mixture by what they are called.
+
+    Raises:
+        ValueError: for none, a part that names no data, two of one name.
+    """
     if not parts:
         raise ValueError("The recipe needs a mixture: a list of parts, such as {dataset: emoji_scenes, task: caption}.")
     named = {}

@@ -88,7 +88,13 @@ def load_entries(
 
 
 def stream_entries(reader: Reader, needs: Needs | None = None, **arguments) -> datasets.IterableDataset:
-    """The rows of a reader as a stream of `schema.LAZY_FEATURES`.
+    """The rows of a reader as a stream of `schema.LAZY_FEATURES`, see `keep_entries`."""
+    kept = keep_entries(reader, needs, **arguments)
+    return kept.to_iterable_dataset(num_shards=min(SHARDS, len(kept)))
+
+
+def keep_entries(reader: Reader, needs: Needs | None = None, **arguments) -> datasets.Dataset:
+    """The rows of a reader as `schema.LAZY_FEATURES`, unopened, on disk.
 
     The first time, the entries are written to the cache of `datasets`, by one process, without opening a picture; from
     then on, as long as no file changes, they are read from there where they are needed. (Of folders it is seen where
@@ -110,7 +116,7 @@ def stream_entries(reader: Reader, needs: Needs | None = None, **arguments) -> d
         raise
     if not len(kept):
         raise ValueError(f"there are no rows in {arguments}")
-    return kept.to_iterable_dataset(num_shards=min(SHARDS, len(kept)))
+    return kept
 
 
 def _lazy_rows(reader: Reader, needs: Needs | None, arguments: dict, files: dict) -> Iterator[dict]:
