@@ -12,7 +12,9 @@ A part is a mapping:
 - `{dataset: HUB_ID}`: its split "train".
 
 Its other keys are arguments of the loader (see `readers/`), such as `split`, `columns` or `on_error`.
-`weight` is 1 by default. `name` sets what a part is called in logs; by default its task, or its dataset.
+`held_out: 200`, of data in files, keeps the first 200 rows from training, and all others about their pictures; `--data`
+of `evaluate_setokim` takes the same part, and measures these. `weight` is 1 by default. `name` sets what a part is
+called in logs; by default its task, or its dataset.
 """
 
 import inspect
@@ -22,7 +24,10 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import yaml
+
 from .emoji_scenes import EmojiScenes, SceneConfig
+from .held_out import StoredRows, split_off
 from .mixture import Mixture, mix
 from .readers import (
     load_coco,
@@ -82,9 +87,68 @@ def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
 
 
 def load_part(part: dict, split: str):
-    """The rows of one part, from this split where the data have splits and the part names none. All have an answer to
-    learn: others are bad rows here."""
-    options = {key: value for key, value in part.items() if key not in ("dataset", "weight", "name")}
+    """The rows of one part, from this split where the data have splits and the part names none, without those that it
+    holds out. All have an answer to learn: others are bad rows here."""
+    rows, _ = _load(part, split)
+    return split_off(rows, part["held_out"])[0] if "held_out" in part else rows
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows to measure a model on.
+
+    Attributes:
+        name: of the data, for people, without the folders above it.
+        rows: map-style, of `schema.FEATURES`.
+        told: which rows these are, and what is known of whether training saw them.
+    """
+
+    name: str
+    rows: StoredRows
+    told: str
+
+
+def load_held_out(part: dict, split: str) -> HeldOut:
+    """Of one part what it holds out; else the rows of this split where the data have splits and the part names none;
+    else all.
+
+    Raises:
+        ValueError: EmojiScenes, and what the loaders refuse.
+    """
+    _named([part])  # refuses what is no part
+    if part["dataset"] == "emoji_scenes":
+        raise ValueError("EmojiScenes are no data of one's own: leave --data out, and they are measured.")
+    name = Path(str(part["dataset"])).name if Path(str(part["dataset"])).is_dir() else str(part["dataset"])
+    if "held_out" in part:
+        rows, read = _load(part, "train")
+        rows = split_off(rows, part["held_out"])[1]
+        kept = f"which held_out: {part['held_out']} keeps from training"
+    else:
+        rows, read = _load(part, split)
+        kept = "" if read else "and whether training saw them is not known: no split and no held_out names them"
+        if str(read).startswith("train"):
+            kept = "which is what training reads"
+    of_split = f", split {read}" if read else ""
+    return HeldOut(name, rows, ", ".join(filter(None, [f"{len(rows)} rows of {name}{of_split}", kept])))
+
+
+def read_part(text: str) -> dict:
+    """A part as the command line has it: a mapping in YAML, or the dataset alone.
+
+    Raises:
+        ValueError: it begins as a mapping and is none.
+    """
+    if not text.lstrip().startswith("{"):
+        return {"dataset": text}
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{text} is not YAML: {error}") from error
+
+
+def _load(part: dict, split: str) -> tuple[StoredRows | EmojiScenes, str | None]:
+    """All rows of one part, and the split that they are; `None` where the data have none."""
+    options = {key: value for key, value in part.items() if key not in ("dataset", "weight", "name", "held_out")}
     dataset = str(part["dataset"])
     if dataset in LOADERS:
         load = LOADERS[dataset]
@@ -100,7 +164,7 @@ def load_part(part: dict, split: str):
         signature.bind(**options)
     except TypeError as error:
         raise ValueError(f"The part {part} of the mixture is wrong: {error}.") from error
-    return load(**options)
+    return load(**options), options.get("split")
 
 
 def _load_emoji_scenes(
