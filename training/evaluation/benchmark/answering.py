@@ -5,7 +5,7 @@ Row i of a batch gets what it would get alone: texts are greedy, and what is sam
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import SEGMENT_REQUEST
 from processing import SetokImageProcessor, SetokimProcessor
-from training.data.concept_text import concept_text_features
+from training.data.concept_text import learn_concepts
 from training.evaluation.benchmark.benchmark import Benchmark, Example
 from training.evaluation.benchmark.likelihood import most_likely
 from training.evaluation.chats import read_chats, visual_token_counts, written_after
@@ -160,7 +160,7 @@ class Setok(Answerer):
     """A SeTok: paints a picture again by its detokenizer, or says by its concept names what is in it.
 
     Args:
-        text_encoder: what its concept names were encoded with (see `concept_text_features`); needed only for names that
+        text_encoder: what its concept names were encoded with (see `learn_concepts`); needed only for names that
             its concept bank lacks.
     """
 
@@ -178,7 +178,8 @@ class Setok(Answerer):
         pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"]
         outputs = self.model.setok(pixel_values.to(self.model.device), return_dict=True)
         if kind == "choice":
-            self._learn(name for example in examples for name in example.choices)
+            names = (name for example in examples for name in example.choices)
+            learn_concepts(self.model, names, self.text_encoder)
             scores = self.model.concept_logits(outputs.last_hidden_state, outputs.token_mask)
             places = {name: place for place, name in enumerate(self.model.config.concept_names)}
             contents = [
@@ -189,22 +190,6 @@ class Setok(Answerer):
             painted = self.model.detokenize(outputs.last_hidden_state, outputs.token_mask)
             contents = self.image_processor.postprocess(painted)
         return [Answer(*pair) for pair in zip(contents, outputs.num_tokens.tolist(), strict=True)]
-
-    def _learn(self, names: Iterable[str]) -> None:
-        """Puts names into the concept bank that it lacks, by the text encoder."""
-        known = list(self.model.config.concept_names or ())
-        lacking = list(dict.fromkeys(name for name in names if name not in set(known)))
-        if not lacking:
-            return
-        if self.text_encoder is None:
-            raise ValueError(
-                f"The SeTok's concept bank lacks {len(lacking)} names, such as {lacking[0]!r}: give the --text_encoder "
-                "that its concept names were encoded with in training."
-            )
-        features = concept_text_features(lacking, self.text_encoder)
-        if known:
-            features = torch.cat([self.model.concept_bank.features.cpu().float(), features])
-        self.model.set_concepts(known + lacking, features)
 
 
 def load_answerer(
