@@ -124,8 +124,8 @@ def _eval_results(folder: Path, task: str) -> list[EvalResult]:
             metric_name=row.title,
             metric_value=float(f"{results[row.key]:{row.form}}"),
         )
-        for row in rows[1:]  # the first counts the pictures
-        if results.get(row.key) is not None
+        for row in rows[1:]  # the first counts the pictures, others their parts
+        if results.get(row.key) is not None and not row.key.endswith("_num_examples")
     ]
 
 

@@ -399,8 +399,9 @@ def test_command_on_held_out_rows_of_ones_own_and_the_card(talks, setokim_folder
     assert written["results"]["caption_num_examples"] == 2
     (model / "README.md").write_text(new_card(model, "mit"))
     card = measured_card(model)
-    assert f"On {told}.\n\n| " in card and "| caption: CIDEr-D |" in card and "dataset_name" not in card.split("---")[2]
-    assert "name: MyTalks" in card and str(talks) not in card
+    assert f"On {told}.\n\n| " in card and "| caption: CIDEr-D |" in card
+    assert "name: MyTalks" in card and "type: caption_rouge_l" in card and "caption_num_examples" not in card
+    assert str(talks) not in card
 
     (model / "results.json").unlink()
     monkeypatch.setattr(sys, "argv", [*command, "--data", str(talks), "--limit", "1"])
