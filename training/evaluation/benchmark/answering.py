@@ -5,8 +5,9 @@ Row i of a batch gets what it would get alone: texts are greedy, and what is sam
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -52,10 +53,12 @@ class Answerer(ABC):
     Attributes:
         kind: of the model, as people call it.
         gives: kinds of answers that it can give, of those of `Benchmark.answer`.
+        settings: what its answers depend on beside the model.
     """
 
     kind: str
     gives: frozenset[str]
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def check(self, benchmark: Benchmark) -> None:
         """Raises a ValueError unless this model gives what the benchmark asks for."""
@@ -171,6 +174,7 @@ class Setok(Answerer):
         self, model: SetokForPreTraining, image_processor: SetokImageProcessor, text_encoder: str | None = None
     ):
         self.model, self.image_processor, self.text_encoder = model.eval(), image_processor, text_encoder
+        self.settings = {"text_encoder": text_encoder}
 
     @torch.no_grad()
     def answer(self, kind, examples, requests, options):
