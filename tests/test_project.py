@@ -76,13 +76,20 @@ ROOMS = {
         "training/evaluation/benchmark/benchmark.py", "training/evaluation/benchmark/understanding",
         "training/evaluation/benchmark/segmentation", "training/evaluation/benchmark/generation",
     },
+    "training/evaluation/evaluate_setokim.py": {
+        "modeling_setok", "processing", "training/data", "training/evaluation", "training/evaluation/metrics",
+        "training/evaluation/benchmark", "training/evaluation/benchmark/benchmark.py",
+    },
     "training/evaluation/cost_training.py": {"training", "training/data", "training/evaluation"},
     "training/evaluation": {
         "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation/metrics",
         "training/losses", "training/packaged_models",
     },
     "training/packaged_models": set(),
-    "training/hub": {"modeling_setok", "processing", "training/evaluation", "training/packaged_models"},
+    "training/hub": {
+        "modeling_setok", "processing", "training/evaluation", "training/evaluation/evaluate_setokim.py",
+        "training/packaged_models",
+    },
     "training/demo": {
         "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation",
         "training/evaluation/metrics",

@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,15 +25,13 @@ from training.data import (
     PhotoScenes,
     SceneConfig,
     concept_names,
-    load_hub_dataset,
-    load_image_folder,
-    load_image_folder_json,
     mix,
     photo_concept_names,
 )
 from training.data.concept_bank import held_out_rows, names_of_mixture, with_known_names
 from training.data.concept_text import concept_text_features
 from training.data.setok_collator import SetokCollator
+from training.data.setok_rows import load_setok_rows
 from training.data.skipped_rows import SkippedRows
 from training.data.sources import RowArguments, load_rows
 from training.data.streams import RowStream
@@ -266,13 +263,7 @@ def load_data(args: DataArguments, seed: int = 0, skipped: SkippedRows | None = 
             # Of all cut-outs, also those of no training scene: a name that was never trained is recognised by its text
             names += [name for name in photo_concept_names() if name not in names]
         return train, [validation.scene(i) for i in range(args.eval_examples)], names
-    root = Path(args.dataset)
-    if (root / "data.json").is_file():
-        rows = load_image_folder_json(root, on_error=args.on_bad_rows, needs="picture")
-    elif root.is_dir():
-        rows = load_image_folder(root, on_error=args.on_bad_rows)
-    else:
-        rows = load_hub_dataset(args.dataset, "train", on_error=args.on_bad_rows, needs="picture")
+    rows = load_setok_rows(args.dataset, on_error=args.on_bad_rows)
     if len(rows) <= args.eval_examples:
         raise ValueError(f"{args.dataset} has {len(rows)} rows: not more than eval_examples = {args.eval_examples}.")
     held_out = rows.select(range(args.eval_examples))

@@ -1,11 +1,11 @@
 """Text features of concept names: prompts through a frozen text encoder (Appendix C.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 PROMPT_TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image with a {}", "{}")
 BATCH = 512  # names that are encoded together: a bank may have many thousands
@@ -45,6 +45,30 @@ def concept_text_features(
         for template in templates
     ]
     return torch.nn.functional.normalize(torch.stack(features).mean(0), dim=-1)
+
+
+def learn_concepts(model: PreTrainedModel, names: Iterable[str], text_encoder: str | None) -> None:
+    """Puts names into the concept bank of a `SetokForPreTraining` that it lacks.
+
+    Args:
+        text_encoder: what its concept names were encoded with in training; needed only if it lacks some.
+
+    Raises:
+        ValueError: it does, and there is none.
+    """
+    known = list(model.config.concept_names or ())
+    lacking = list(dict.fromkeys(name for name in names if name not in set(known)))
+    if not lacking:
+        return
+    if text_encoder is None:
+        raise ValueError(
+            f"The SeTok's concept bank lacks {len(lacking)} names, such as {lacking[0]!r}: give the --text_encoder "
+            "that its concept names were encoded with in training."
+        )
+    features = concept_text_features(lacking, text_encoder)
+    if known:
+        features = torch.cat([model.concept_bank.features.cpu().float(), features])
+    model.set_concepts(known + lacking, features)
 
 
 def _encode(model, tokenizer, prompts: list[str]) -> torch.Tensor:

@@ -11,8 +11,9 @@ A part is a mapping:
 - `{dataset: HUB_ID}`, or `{dataset: parquet, data_files: FILES}` (`webdataset`, `json`, `csv`, `text`): its split
   "train", and with `columns` and `task` what its columns mean.
 
-`on_error: skip` leaves bad rows out. `weight` is 1 by default. `name` sets what a part is called in logs; by default
-its task, or its dataset.
+`on_error: skip` leaves bad rows out. `held_out: 200`, of data in files, keeps the first 200 rows from training, and all
+others about their pictures; `--data` of `evaluate_setokim` takes the same part, and measures these. `weight` is 1 by
+default. `name` sets what a part is called in logs; by default its task, or its dataset.
 
 Without `streaming` all rows but those of EmojiScenes are looked at before the first step, pictures included, and the
 mixture is `train_examples` of them; with it nothing is looked at before its turn, and the mixture has no end.
@@ -29,12 +30,14 @@ from typing import get_args
 import datasets
 
 from .emoji_scenes import EmojiScenes, SceneConfig
+from .held_out import StoredRows, split_off
 from .long_rows import without_long_rows
 from .mixture import MapDataset, Mixture, mix
 from .readers import (
     Needs,
     OnError,
     Reader,
+    as_stream,
     keep_entries,
     load_coco,
     load_entries,
@@ -47,7 +50,6 @@ from .readers import (
     read_image_folder,
     read_image_folder_json,
     read_refcoco,
-    stream_entries,
     stream_hub_dataset,
 )
 from .readers.alpaca import read_alpaca
@@ -148,16 +150,26 @@ def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
     return sets
 
 
-def load_part(part: dict, split: str, needs: Needs = "answer"):
-    """The rows of one part, from this split where the data have splits and the part names none. All have what they are
-    for, an answer to learn or one picture: others are bad rows here."""
+def load_part(part: dict, split: str, needs: Needs = "answer") -> MapDataset:
+    """The rows of one part, from this split where the data have splits and the part names none, without those that it
+    holds out. All have what they are for, an answer to learn or one picture: others are bad rows here."""
+    rows, _ = load_whole_part(part, split, needs)
+    return split_off(rows, part["held_out"])[0] if "held_out" in part else rows
+
+
+def load_whole_part(part: dict, split: str, needs: Needs = "answer") -> tuple[StoredRows | EmojiScenes, str | None]:
+    """All rows of one part, and the split that they are; `None` where the data have none."""
     dataset, options = dataset_and_options(part)
     if dataset in LOADERS and (needs == "answer" or dataset == "emoji_scenes"):  # others draw masks, for answers
-        return _call(LOADERS[dataset], part, options, split=split, needs=needs)
-    if (reader := READERS.get(dataset)) is not None:
+        load = LOADERS[dataset]
+    elif (reader := READERS.get(dataset)) is not None:
         on_error = options.pop("on_error", "raise")
-        return load_entries(reader, dataset, on_error, needs, **_arguments(reader, part, options, split=split))
-    return _call(partial(load_hub_dataset, dataset), part, options, split=split, needs=needs)
+        arguments = _arguments(reader, part, options, split=split)
+        return load_entries(reader, dataset, on_error, needs, **arguments), arguments.get("split")
+    else:
+        load = partial(load_hub_dataset, dataset)
+    arguments = _arguments(load, part, options, split=split, needs=needs)
+    return load(**arguments), arguments.get("split")
 
 
 def load_stream(
@@ -181,8 +193,11 @@ def stream_part(part: dict, split: str, needs: Needs = "answer") -> StreamPart:
     if dataset == "emoji_scenes":
         scenes = _call(_load_emoji_scenes, part, options, split=split, needs=needs)
         return StreamPart(_indices(len(scenes)), partial(_row_of, scenes), weight, on_error)
-    if (reader := READERS.get(dataset)) is not None:
-        rows = stream_entries(reader, needs, **_arguments(reader, part, options, split=split))
+    kept = part_entries(part, split, needs)
+    if "held_out" in part:
+        kept, _ = split_off(kept, part["held_out"])
+    if kept is not None:
+        rows = as_stream(kept)
     else:
         rows = _call(partial(stream_hub_dataset, dataset), part, options, split=split, needs=needs)
     return StreamPart(rows, open_row, weight, on_error)
@@ -201,7 +216,7 @@ def part_entries(part: dict, split: str, needs: Needs = "answer") -> datasets.Da
 def dataset_and_options(part: dict) -> tuple[str, dict]:
     """What is read, and the arguments of its reader or loader."""
     dataset = str(part["dataset"])
-    options = {key: value for key, value in part.items() if key not in ("dataset", "weight", "name")}
+    options = {key: value for key, value in part.items() if key not in ("dataset", "weight", "name", "held_out")}
     if dataset not in READERS and Path(dataset).is_dir() and not {"columns", "data_files"} & set(options):
         return "folder", {"root": dataset} | options
     return dataset, options

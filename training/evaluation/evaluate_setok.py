@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
 from PIL import Image
@@ -16,7 +17,9 @@ from transformers import HfArgumentParser
 
 from modeling_setok import SetokConfig, SetokForPreTraining
 from processing import SetokImageProcessor
-from training.data import EmojiScenes, Scene, SceneConfig, pictures_in
+from training.data import EmojiScenes, Scene, SceneConfig
+from training.data.concept_text import learn_concepts
+from training.data.setok_rows import load_setok_rows
 from training.evaluation.metrics import (
     AdjustedRandIndex,
     CellPower,
@@ -245,10 +248,23 @@ class Arguments:
     model: str = field(metadata={"help": "folder or Hub id of a SeTok with its image processor"})
     data: str | None = field(
         default=None,
-        metadata={"help": "folder of pictures to take instead of EmojiScenes; what needs masks or names is left out"},
+        metadata={
+            "help": "measured instead of EmojiScenes: what train_setok.py takes as its dataset, a folder of pictures, "
+            "with data.json or without, or a Hub id; what needs masks or names is left out of rows without"
+        },
+    )
+    eval_examples: int | None = field(
+        default=None,
+        metadata={"help": "only the first rows of --data: as many as the recipe's eval_examples kept from training"},
+    )
+    text_encoder: str | None = field(
+        default=None,
+        metadata={"help": "text_model_name_or_path of the training, for names in --data that the SeTok lacks"},
     )
     num_scenes: int = field(default=500, metadata={"help": "number of EmojiScenes"})
-    split: str = field(default="test", metadata={"help": "train, validation or test"})
+    split: str = field(
+        default="test", metadata={"help": "train, validation or test; of a Hub id without --eval_examples its own"}
+    )
     vocabulary: str = field(default="tiny", metadata={"help": "objects in the scenes: tiny (60), full (144) or large"})
     styles: list[str] = field(
         default_factory=lambda: ["noto"], metadata={"help": "how they are drawn: some of noto, twemoji, openmoji"}
@@ -273,10 +289,13 @@ def main() -> None:
     if arguments.lpips is None and lpips_vgg.FILE.exists():
         arguments.lpips = str(lpips_vgg.FILE)
     lpips = None if arguments.lpips is None else PerceptualLoss.lpips(arguments.lpips).to(device)
+    data = None
     if arguments.data:
-        source = arguments.data
-        paths = [Path(arguments.data, file) for file in pictures_in(Path(arguments.data))]
-        examples = (Example(str(path)) for path in tqdm(paths, desc="pictures", leave=False))
+        rows, source = _rows_of(arguments)
+        data = {"name": _name(arguments.data), "rows": source}
+        if any(names := rows["concepts"]) and (model.config.concept_names or arguments.text_encoder):
+            learn_concepts(model, (name for of_row in names for name in of_row), arguments.text_encoder)
+        examples = map(_example, tqdm(rows, desc="pictures", leave=False))
     else:
         source = f"EmojiScenes, split {arguments.split}"
         config = SceneConfig(
@@ -296,7 +315,36 @@ def main() -> None:
     if lpips is None:
         print(f"\nLPIPS is left out: {lpips_vgg.COMMAND} fetches its network.")
     if arguments.output:
-        write_results(arguments.output, arguments, results)
+        write_results(arguments.output, arguments, results, data)
+
+
+def _rows_of(arguments: Arguments) -> tuple[datasets.Dataset, str]:
+    """The rows to measure, and in words which these are."""
+    count, name = arguments.eval_examples, _name(arguments.data)
+    if count is not None:
+        rows = load_setok_rows(arguments.data)
+        if not 1 <= count <= len(rows):
+            raise ValueError(f"eval_examples must be from 1 to {len(rows)}, the number of rows, got {count}.")
+        told = f"the first {count} of {len(rows)} rows of {name}, which training keeps for this where its eval_examples"
+        return rows.select(range(count)), f"{told} is {count}"
+    rows = load_setok_rows(arguments.data, arguments.split)
+    if Path(arguments.data).is_dir():
+        return rows, f"all {len(rows)} rows of {name}, and whether training saw them is not known"
+    kept = ", which is what training reads" if arguments.split.startswith("train") else ""
+    return rows, f"{len(rows)} rows of {name}, split {arguments.split}{kept}"
+
+
+def _name(data: str) -> str:
+    """Of a folder its own name, without those above it."""
+    return Path(data).name if Path(data).is_dir() else data
+
+
+def _example(row: dict) -> Example:
+    """Of a row of `schema.FEATURES`; of those of task "concepts" the masks are those of all objects."""
+    masks = None
+    if row["task"] == "concepts" and row["masks"]:
+        masks = np.stack([np.asarray(mask) > 0 for mask in row["masks"]])
+    return Example(row["images"][0], masks, row["concepts"])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,22 @@
-"""Measures a Setokim on EmojiScenes.
+"""Measures a Setokim on EmojiScenes, or on rows of your own.
 
 python -m training.evaluation.evaluate_setokim \\
   --model model_cards/setokim-emoji-tiny --setok model_cards/setok-emoji-tiny
+python -m training.evaluation.evaluate_setokim --model runs/my-setokim --data '{dataset: data/MyTalks, held_out: 200}'
+
+With --data, which takes what a recipe's `mixture` takes as a part (see `training/data/sources.py`), the rows are those
+that the part holds out; else those of the split "test", or of --split; else, of data without splits, all. With
+--output results.json, answers are kept in results.caption.predictions.jsonl and the like as they come: the same command
+goes on from there after a killed run.
 """
 
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from itertools import product
+from pathlib import Path
 from statistics import fmean, stdev
 
 import torch
@@ -18,12 +26,16 @@ from transformers import HfArgumentParser
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokimProcessor
 from training.data import EmojiScenes, SceneConfig, concept_names
+from training.data.measured_rows import HeldOut, load_held_out, read_part
+from training.evaluation.benchmark.answering import Options, Setokim
+from training.evaluation.benchmark.benchmark import Networks
+from training.evaluation.benchmark.own_data import MAX_NEW_TOKENS, measure_rows, table_rows
 from training.evaluation.metrics import Metric
 from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, write_results
 from training.evaluation.setokim_tasks import TASKS, Context, Judge
 from training.evaluation.setokim_tasks.painting import border_colour
 
-__all__ = ["ROWS", "TASKS", "Arguments", "border_colour", "evaluate_setokim", "format_table"]
+__all__ = ["ROWS", "TASKS", "Arguments", "border_colour", "evaluate_setokim", "format_table", "rows_of"]
 
 ROWS = [Row("scenes", "num_scenes", ".0f"), *(row for task in TASKS.values() for row in task.rows)]
 
@@ -106,17 +118,45 @@ def evaluate_setokim(
     return results
 
 
+def rows_of(results: dict[str, float]) -> list[Row]:
+    """The rows of the table of what was measured on EmojiScenes, or on rows of one's own."""
+    return ROWS if ROWS[0].key in results else table_rows(results)
+
+
 def format_table(results: dict[str, float]) -> str:
-    """The table of what `evaluate_setokim` returned."""
-    return format_rows(ROWS, results)
+    """The table of what `evaluate_setokim` or `measure_rows` returned."""
+    return format_rows(rows_of(results), results)
+
+
+SAMPLING = ("visual_guidance_scale", "visual_temperature", "num_diffusion_steps")
+ONLY_ROWS = {"limit", "lpips"}  # arguments that say nothing of EmojiScenes
+ONLY_SCENES = {"num_scenes", "tasks", "vocabulary", "styles", "num_draws"}
 
 
 @dataclass
 class Arguments:
     model: str = field(metadata={"help": "folder or Hub id of a Setokim with its processor"})
-    setok: str = field(metadata={"help": "folder or Hub id of the SeTok that judges the painted pictures"})
+    setok: str | None = field(
+        default=None,
+        metadata={
+            "help": "folder or Hub id of the SeTok that judges the painted pictures; with --data, if rows have concepts"
+        },
+    )
+    data: str | None = field(
+        default=None,
+        metadata={
+            "help": "measured instead of EmojiScenes: a part of a mixture, such as data/MyTalks or '{dataset: "
+            "data/MyTalks, held_out: 200}'"
+        },
+    )
+    limit: int | None = field(default=None, metadata={"help": "only the first so many rows of --data"})
+    lpips: str | None = field(
+        default=None, metadata={"help": "with --data: weights of training.packaged_models.lpips_vgg"}
+    )
     num_scenes: int = field(default=500, metadata={"help": "number of EmojiScenes for each task"})
-    split: str = field(default="test", metadata={"help": "train, validation or test"})
+    split: str = field(
+        default="test", metadata={"help": "train, validation or test; of --data, as the data set has them"}
+    )
     tasks: list[str] = field(default_factory=lambda: list(TASKS), metadata={"help": f"some of {', '.join(TASKS)}"})
     vocabulary: str = field(default="tiny", metadata={"help": "objects in the scenes: tiny (60), full (144) or large"})
     styles: list[str] = field(
@@ -135,13 +175,42 @@ class Arguments:
 
 
 def main() -> None:
-    (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
+    parser = HfArgumentParser(Arguments, description=__doc__)
+    (arguments,) = parser.parse_args_into_dataclasses()
+    if arguments.data is None and arguments.setok is None:
+        parser.error("EmojiScenes need --setok, which judges what is painted; rows of your own need --data")
+    unused = ONLY_ROWS if arguments.data is None else ONLY_SCENES
+    for name in unused & {name for name, value in vars(arguments).items() if value != _defaults()[name]}:
+        parser.error(f"--{name} is of {'rows of your own' if arguments.data is None else 'EmojiScenes'}: leave it out")
     device = choose_device(arguments.device)
+    held_out = None if arguments.data is None else load_held_out(read_part(arguments.data), arguments.split)
     model = SetokimForConditionalGeneration.from_pretrained(arguments.model).to(device)
     processor = SetokimProcessor.from_pretrained(arguments.model)
-    setok = SetokForPreTraining.from_pretrained(arguments.setok).to(device)
+    setok = None if arguments.setok is None else SetokForPreTraining.from_pretrained(arguments.setok).to(device).eval()
+    measured_on = f"EmojiScenes, split {arguments.split}" if held_out is None else held_out.told
+    if arguments.limit is not None:
+        measured_on += f"; the first {arguments.limit} of them"
     start = time.perf_counter()
-    results = evaluate_setokim(
+    if held_out is None:
+        results = _measure_scenes(arguments, model, processor, setok)
+    else:
+        results = _measure_rows(arguments, model, processor, setok, held_out)
+    results["seconds"] = time.perf_counter() - start
+    print(f"{arguments.model} on {measured_on}, {results['seconds']:.0f} s\n")
+    print(format_table(results))
+    if arguments.output:
+        data = None if held_out is None else {"name": held_out.name, "rows": measured_on}
+        write_results(arguments.output, arguments, results, data)
+
+
+def _defaults() -> dict:
+    return {
+        one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in fields(Arguments)
+    }
+
+
+def _measure_scenes(arguments: Arguments, model, processor, setok: SetokForPreTraining) -> dict[str, float]:
+    return evaluate_setokim(
         model,
         processor,
         setok,
@@ -160,11 +229,29 @@ def main() -> None:
         visual_temperature=arguments.visual_temperature,
         num_diffusion_steps=arguments.num_diffusion_steps,
     )
-    results["seconds"] = time.perf_counter() - start
-    print(f"{arguments.model} on EmojiScenes, split {arguments.split}, {results['seconds']:.0f} s\n")
-    print(format_table(results))
-    if arguments.output:
-        write_results(arguments.output, arguments, results)
+
+
+def _measure_rows(
+    arguments: Arguments, model, processor, setok: SetokForPreTraining | None, held_out: HeldOut
+) -> dict[str, float]:
+    given = {name: getattr(arguments, name) for name in SAMPLING}
+    with tempfile.TemporaryDirectory() as folder:
+        return measure_rows(
+            Setokim(model, processor),
+            held_out.rows,
+            Path(arguments.output or f"{folder}/results.json"),
+            model=arguments.model,
+            data=read_part(arguments.data) | {"split": arguments.split},
+            setok=None if setok is None else (setok, processor.image_processor),
+            limit=arguments.limit,
+            batch_size=arguments.batch_size,
+            networks=Networks(lpips=arguments.lpips, device=model.device),
+            options=Options(
+                max_new_tokens=MAX_NEW_TOKENS,
+                seed=arguments.seed,
+                generation={name: value for name, value in given.items() if value is not None},
+            ),
+        )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from modeling_setok import SetokimForConditionalGeneration
 from processing import SetokimProcessor
+from training.evaluation.chats import read_chats, read_token_counts, written_after
 
 MAX_NEW_TOKENS = 128  # where a task names no limit
 SAMPLING = ("temperature", "top_p", "top_k", "num_beams")  # of a task's `generation_kwargs`, passed on to `generate`
@@ -98,26 +99,12 @@ class SetokimChat:
     @torch.no_grad()
     def _answer(self, conversations: list[list[dict]], options: dict) -> list[tuple[str, int, int]]:
         """Of each conversation the answer, and how many tokens were read and written."""
-        inputs = self.processor.apply_chat_template(
-            conversations,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True, "padding_side": "left"},
-        ).to(self.device)
-        read, images = inputs["attention_mask"].sum(1), inputs["input_ids"] == self.model.config.image_token_id
-        if "pixel_values" in inputs:
-            features = self.model.get_image_features(inputs.pop("pixel_values"), return_dict=True)
-            inputs["mm_encoder_outputs"] = {"image": features}
-            more = torch.zeros_like(inputs["input_ids"])  # tokens of each picture beside its placeholder
-            more[images] = torch.tensor([len(tokens) - 1 for tokens in features.visual_tokens], device=self.device)
-            read = read + more.sum(1)
+        inputs = read_chats(self.model, self.processor, conversations)
         sequences = self.model.generate(**inputs, return_dict_in_generate=False, **_generation(options))
-        written = sequences[:, inputs["input_ids"].shape[1] :]
+        written = written_after(inputs, sequences)
         texts = self.processor.batch_decode(written, skip_special_tokens=True)
         texts = [_cut(text.strip(), options.get("until") or ()) for text in texts]
-        return list(zip(texts, read.tolist(), self._lengths(written), strict=True))
+        return list(zip(texts, read_token_counts(self.model, inputs), self._lengths(written), strict=True))
 
     def _lengths(self, written: torch.Tensor) -> list[int]:
         """How many tokens of each row were written, the one that ends it included."""

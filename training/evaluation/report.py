@@ -72,7 +72,9 @@ def _value(results: Mapping[str, float], key: str, form: str) -> str:
     return f"{results[key]:{form}}" + ("" if spread is None else f" ±{spread:{form}}")
 
 
-def write_results(path: str, arguments, results: dict[str, float]) -> None:
-    """A JSON file with the results and the arguments (a dataclass) that gave them."""
+def write_results(path: str, arguments, results: dict[str, float], data: Mapping[str, str] | None = None) -> None:
+    """A JSON file with the results and the arguments (a dataclass) that gave them; of data of one's own also their
+    "name", and in words the "rows" that were measured."""
+    content = {"arguments": vars(arguments)} | ({"data": dict(data)} if data else {}) | {"results": results}
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({"arguments": vars(arguments), "results": results}, file, indent=2)
+        json.dump(content, file, indent=2)

@@ -24,7 +24,7 @@ SUMMARY = "training_summary.json"  # what the training scripts leave beside a mo
 FILL_IN = "(Fill in"  # begins what a new card leaves to its author
 
 _TABLE = re.compile(r"(?<=<!-- table of )(\S+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
-_ROWS = {"setok": evaluate_setok.ROWS, "setokim": evaluate_setokim.ROWS}
+_ROWS = {"setok": lambda results: evaluate_setok.ROWS, "setokim": evaluate_setokim.rows_of}  # of results
 _PIPELINE_TAGS = {"setok": "image-feature-extraction", "setokim": "image-text-to-text"}
 _TAGS = {
     "setok": ["setok", "vision", "image-tokenizer", "clustering"],
@@ -47,8 +47,9 @@ def fill_tables(text: str, folder: Path) -> str:
         path, rest = match.groups()
         if Path(path).name == SUMMARY:
             return f"{path}{rest}\n{_training_table(folder / path)}\n\n"
-        rows, _, results = _measured((folder / path).parent)
-        return f"{path}{rest}\n{markdown_rows(rows, results)}\n\n"
+        rows, written = _measured((folder / path).parent)
+        measured = f"On {written['data']['rows']}.\n\n" if written.get("data") else ""
+        return f"{path}{rest}\n{measured}{markdown_rows(rows, written['results'])}\n\n"
 
     return _TABLE.sub(table, text)
 
@@ -106,9 +107,10 @@ def new_card(folder: Path, license: str) -> str:
 
 
 def _eval_results(folder: Path, task: str) -> list[EvalResult]:
-    rows, arguments, results = _measured(folder)
-    if arguments.get("data"):
-        name = Path(arguments["data"]).name  # where it lies is nobody's business
+    rows, written = _measured(folder)
+    arguments, results = written["arguments"], written["results"]
+    if written.get("data"):
+        name = written["data"]["name"]
         data = {"dataset_type": name, "dataset_name": name}
     else:
         options = {key: arguments.get(key) for key in ("num_scenes", "seed")}
@@ -122,21 +124,23 @@ def _eval_results(folder: Path, task: str) -> list[EvalResult]:
             metric_name=row.title,
             metric_value=float(f"{results[row.key]:{row.form}}"),
         )
-        for row in rows[1:]  # the first counts the pictures
-        if results.get(row.key) is not None
+        for row in rows[1:]  # the first counts the pictures, others their parts
+        if results.get(row.key) is not None and not row.key.endswith("_num_examples")
     ]
 
 
-def _measured(folder: Path) -> tuple[list[Row], dict, dict]:
-    """Rows of the table of the folder's model, and the arguments and results of its evaluation."""
+def _measured(folder: Path) -> tuple[list[Row], dict]:
+    """Rows of the table of the folder's model, and the results file of its evaluation."""
     model_type = _model_type(folder)
-    rows = _ROWS[model_type]
     command = f"training.evaluation.evaluate_{model_type}"
     written = read_json(folder / "results.json", f"measure the model: python -m {command}")
-    arguments, results = written.get("arguments"), written.get("results")
-    if not isinstance(arguments, dict) or not isinstance(results, dict) or rows[0].key not in results:
+    data, results = written.get("data", {"name": "", "rows": ""}), written.get("results")
+    is_whole = isinstance(written.get("arguments"), dict) and isinstance(results, dict)
+    rows = _ROWS[model_type](results) if is_whole else []
+    is_named = isinstance(data, dict) and all(isinstance(data.get(key), str) for key in ("name", "rows"))
+    if not is_whole or not is_named or rows[0].key not in results:
         raise ValueError(f"{folder / 'results.json'} is not what {command} --output writes.")
-    return rows, arguments, results
+    return rows, written
 
 
 def _training_table(file: Path) -> str:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -184,3 +185,40 @@ def test_command_prints_and_writes_the_table(saved, tmp_path, monkeypatch, capsy
     for row in script.ROWS:
         line = next(line for line in table.splitlines() if line.startswith(f"{row.title}  "))
         assert line.removeprefix(row.title).split()[0] == f"{written['results'][row.key]:{row.form}}"
+
+
+@pytest.fixture
+def own_pictures(tmp_path):
+    """Three scenes with their names and, of the first, masks."""
+    folder = tmp_path / "MyPictures"
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for number, scene in enumerate(scenes(3)):
+        Image.fromarray(scene.image).save(folder / "images" / f"{number}.png")
+        rows.append({"image": f"{number}.png", "concepts": list(scene.names)})
+        for index, mask in enumerate(scene.masks if number == 0 else ()):
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "images" / f"mask-{index}.png")
+            rows[0].setdefault("masks", []).append(f"mask-{index}.png")
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder
+
+
+def test_command_on_rows_of_ones_own(saved, tiny_model, own_pictures, tmp_path, capsys):
+    output = tmp_path / "results.json"
+    saved("--data", own_pictures, "--eval_examples", "2", "--output", output)
+    told = "the first 2 of 3 rows of MyPictures, which training keeps for this where its eval_examples is 2"
+    assert f" on {told}, " in capsys.readouterr().out
+    written = json.loads(output.read_text())
+    assert written["data"] == {"name": "MyPictures", "rows": told}
+    first, second = scenes(2)
+    examples = [Example(first.image, first.masks, first.names), Example(second.image, None, second.names)]
+    expected = evaluate_setok(tiny_model, PROCESSOR, examples)
+    assert expected.keys() < written["results"].keys() and {"setok_miou", "r_precision"} < expected.keys()
+    assert {key: written["results"][key] for key in expected} == pytest.approx(expected, nan_ok=True)
+    saved("--data", own_pictures / "images")
+    assert "rows of images, and whether training saw them is not known" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="eval_examples must be from 1 to 3, the number of rows, got 4"):
+        saved("--data", own_pictures, "--eval_examples", "4")
+    (own_pictures / "data.json").write_text('[{"image": "0.png", "labels": ["zeppelin"]}]')
+    with pytest.raises(ValueError, match="concept bank lacks 1 names, such as 'zeppelin': give the --text_encoder"):
+        saved("--data", own_pictures)

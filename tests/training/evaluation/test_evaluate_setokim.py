@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from training.data.emoji_scenes.tasks import EDITS, Draw
 from training.data.emoji_scenes.tasks import TASKS as SCENE_TASKS
 from training.evaluation import evaluate_setokim as script
 from training.evaluation.evaluate_setokim import TASKS, border_colour, evaluate_setokim, format_table
+from training.hub.model_card import measured_card, new_card
 
 NAMES = list(concept_names("tiny"))
 SIZE, NUMBER = 32, 24
@@ -370,3 +372,59 @@ def test_command_prints_and_writes_the_table(world, tmp_path, monkeypatch, capsy
         assert line.removeprefix(row.title).split()[0] == f"{written['results'][row.key]:{row.form}}"
         assert all(f"{name} {written['results'][key]:{row.form}}" in line for name, key in row.beside.items())
     assert len(shown) > 20
+
+
+@pytest.fixture
+def talks(tmp_path):
+    """A folder with three captions, of a picture each."""
+    folder = tmp_path / "MyTalks"
+    (folder / "images").mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (24, 24), (80 * number, 0, 0)).save(folder / "images" / f"{number}.png")
+    rows = [{"image": f"{number}.png", "caption": f"Picture {number}."} for number in range(3)]
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder
+
+
+def test_command_on_held_out_rows_of_ones_own_and_the_card(talks, setokim_folder, tmp_path, monkeypatch, capsys):
+    model = shutil.copytree(setokim_folder, tmp_path / "mine")
+    command = ["evaluate_setokim", "--model", str(model), "--device", "cpu", "--output", str(model / "results.json")]
+    part = f"{{dataset: {talks}, held_out: 2}}"
+    monkeypatch.setattr(sys, "argv", [*command, "--data", part])
+    script.main()
+    told = "2 rows of MyTalks, which held_out: 2 keeps from training"
+    assert f" on {told}, " in capsys.readouterr().out
+    written = json.loads((model / "results.json").read_text())
+    assert written["data"] == {"name": "MyTalks", "rows": told}
+    assert written["results"]["caption_num_examples"] == 2
+    (model / "README.md").write_text(new_card(model, "mit"))
+    card = measured_card(model)
+    assert f"On {told}.\n\n| " in card and "| caption: CIDEr-D |" in card
+    assert "name: MyTalks" in card and "type: caption_rouge_l" in card and "caption_num_examples" not in card
+    assert str(talks) not in card
+
+    (model / "results.json").unlink()
+    monkeypatch.setattr(sys, "argv", [*command, "--data", str(talks), "--limit", "1"])
+    with pytest.raises(ValueError, match="another run, with split"):
+        script.main()
+    for file in model.glob("results.*"):
+        file.unlink()
+    script.main()
+    assert "3 rows of MyTalks, and whether training saw them is not known" in capsys.readouterr().out
+    assert json.loads((model / "results.json").read_text())["results"]["num_rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("", "EmojiScenes need --setok"),
+        ("--setok b --limit 3", "--limit is of rows of your own: leave it out"),
+        ("--data c --num_scenes 3", "--num_scenes is of EmojiScenes: leave it out"),
+        ("--data c --tasks caption", "--tasks is of EmojiScenes: leave it out"),
+    ],
+)
+def test_arguments_without_a_use_are_refused(more, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["evaluate_setokim", "--model", "a", *more.split()])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert message in capsys.readouterr().err

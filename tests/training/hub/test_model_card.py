@@ -154,6 +154,7 @@ def test_new_card_tells_of_each_stage(folder):
 def test_pictures_of_ones_own_are_named_as_the_data(folder):
     written = json.loads((folder / "results.json").read_text())
     written["arguments"]["data"] = "somewhere/photographs"
+    written["data"] = {"name": "photographs", "rows": "all 3 rows of photographs"}
     written["results"] = {"num_images": 3, "psnr": 20.0, "tokens_mean": 4.0, "tokens_min": 2, "tokens_max": 6}
     (folder / "results.json").write_text(json.dumps(written))
     (folder / "README.md").write_text(new_card(folder, "mit"))
@@ -161,7 +162,12 @@ def test_pictures_of_ones_own_are_named_as_the_data(folder):
     data = ModelCard(text).data
     assert [result.metric_type for result in data.eval_results] == ["psnr", "tokens_mean"]
     assert {result.dataset_name for result in data.eval_results} == {"photographs"}
+    assert "On all 3 rows of photographs.\n\n|" in text and "somewhere" not in text
     assert "| pictures | 3 |  |" in text and "held-out" not in text
+    for wrong in ("photographs", {"name": "photographs"}):
+        (folder / "results.json").write_text(json.dumps(written | {"data": wrong}))
+        with pytest.raises(ValueError, match="is not what training.evaluation.evaluate_setok --output writes"):
+            measured_card(folder)
 
 
 def test_tells_what_is_missing(folder, monkeypatch):

@@ -7,7 +7,7 @@ Each is a function from files to entries (`entries.py`), of which `load_entries`
 from .bad_rows import OnError
 from .coco import CocoMasks, load_coco, load_coco_captions, load_refcoco, read_coco, read_coco_captions, read_refcoco
 from .easy_vqa import easy_vqa_folder, load_easy_vqa, read_easy_vqa
-from .entries import Reader, keep_entries, load_entries, stream_entries
+from .entries import Reader, as_stream, keep_entries, load_entries, stream_entries
 from .hub import load_hub_dataset, stream_hub_dataset
 from .image_folders import (
     load_image_folder,
@@ -24,6 +24,7 @@ __all__ = [
     "Needs",
     "OnError",
     "Reader",
+    "as_stream",
     "easy_vqa_folder",
     "keep_entries",
     "load_coco",

@@ -95,6 +95,10 @@ class CocoMasks:
         mask = Image.fromarray(draw_mask(region.segments, *picture.size).astype(np.uint8) * 255)
         return _row(region, images=[picture], masks=[mask])
 
+    def select(self, indices: Iterable[int]) -> "CocoMasks":
+        """Some of the rows, in this order."""
+        return CocoMasks([self.regions[index] for index in indices])
+
     def messages(self, index: int) -> list[dict]:
         """Those of a row, without reading its picture."""
         return self.regions[index].messages()

@@ -89,7 +89,11 @@ def load_entries(
 
 def stream_entries(reader: Reader, needs: Needs | None = None, **arguments) -> datasets.IterableDataset:
     """The rows of a reader as a stream of `schema.LAZY_FEATURES`, see `keep_entries`."""
-    kept = keep_entries(reader, needs, **arguments)
+    return as_stream(keep_entries(reader, needs, **arguments))
+
+
+def as_stream(kept: datasets.Dataset) -> datasets.IterableDataset:
+    """Such rows, which are read where they are needed."""
     return kept.to_iterable_dataset(num_shards=min(SHARDS, len(kept)))
 
 

@@ -5,19 +5,21 @@ Row i of a batch gets what it would get alone: texts are greedy, and what is sam
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import SEGMENT_REQUEST
 from processing import SetokImageProcessor, SetokimProcessor
-from training.data.concept_text import concept_text_features
+from training.data.concept_text import learn_concepts
 from training.evaluation.benchmark.benchmark import Benchmark, Example
 from training.evaluation.benchmark.likelihood import most_likely
+from training.evaluation.chats import read_chats, visual_token_counts, written_after
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,12 @@ class Answerer(ABC):
     Attributes:
         kind: of the model, as people call it.
         gives: kinds of answers that it can give, of those of `Benchmark.answer`.
+        settings: what its answers depend on beside the model.
     """
 
     kind: str
     gives: frozenset[str]
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def check(self, benchmark: Benchmark) -> None:
         """Raises a ValueError unless this model gives what the benchmark asks for."""
@@ -86,37 +90,18 @@ class ChatModel(Answerer):
 
     @torch.no_grad()
     def answer(self, kind, examples, requests, options):
-        inputs, counts = self._read(examples, requests, padding_side="left" if kind == "text" else "right")
+        conversations = [_conversation(*asked) for asked in zip(examples, requests, strict=True)]
+        padding_side = "left" if kind == "text" else "right"
+        inputs = read_chats(self.model, self.processor, conversations, padding_side)
         if kind == "choice":
             tokenizer = getattr(self.processor, "tokenizer", self.processor)
             contents = most_likely(self.model, tokenizer, inputs, [example.choices for example in examples])
         else:
             output = self.model.generate(**inputs, max_new_tokens=options.max_new_tokens, do_sample=False, num_beams=1)
-            said = output[:, inputs["input_ids"].shape[1] :]
-            contents = [text.strip() for text in self.processor.batch_decode(said, skip_special_tokens=True)]
+            said = self.processor.batch_decode(written_after(inputs, output), skip_special_tokens=True)
+            contents = [text.strip() for text in said]
+        counts = visual_token_counts(self.model, inputs)
         return [Answer(*pair) for pair in zip(contents, counts, strict=True)]
-
-    def _read(self, examples, requests, padding_side: str) -> tuple[BatchFeature, list[int | None]]:
-        """The inputs of a batch, and how many visual tokens stand in each row."""
-        conversations = [
-            [{"role": "user", "content": [*parts, {"type": "text", "text": request}]}]
-            for parts, request in zip(map(_image_parts, examples), requests, strict=True)
-        ]
-        inputs = self.processor.apply_chat_template(
-            conversations,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True, "padding_side": padding_side},
-        )
-        return self._count_tokens(inputs.to(self.model.device, dtype=self.model.dtype))
-
-    def _count_tokens(self, inputs: BatchFeature) -> tuple[BatchFeature, list[int | None]]:
-        image_token_id = getattr(self.model.config, "image_token_id", None)
-        if image_token_id is None:
-            return inputs, [None] * len(inputs["input_ids"])
-        return inputs, (inputs["input_ids"] == image_token_id).sum(1).tolist()
 
 
 class Setokim(ChatModel):
@@ -136,20 +121,13 @@ class Setokim(ChatModel):
             return self._paint(examples, requests, options)
         return super().answer(kind, examples, requests, options)
 
-    def _count_tokens(self, inputs):
-        """Encodes the pictures here, once, which tells how many concept tokens they have."""
-        images = (inputs["input_ids"] == self.model.config.image_token_id).sum(1).tolist()
-        if "pixel_values" not in inputs:
-            return inputs, images
-        features = self.model.get_image_features(inputs.pop("pixel_values"), return_dict=True)
-        inputs["mm_encoder_outputs"] = {"image": features}
-        counts = iter(_token_counts(features))
-        return inputs, [sum(next(counts) for _ in range(number)) for number in images]
-
     def _segment(self, examples, requests, options):
         images = [_only_picture(example) for example in examples]
         features = self.model.encode_images(self.processor, images)
-        requests = [SEGMENT_REQUEST.format(request) for request in requests]
+        requests = [
+            request if example.turns else SEGMENT_REQUEST.format(request)
+            for example, request in zip(examples, requests, strict=True)
+        ]
         tokens = self._generate(examples, images, requests, options, features)
         masks = self.model.segment_from_tokens(self.processor, images, tokens, image_features=features)
         return [Answer(*pair) for pair in zip(masks, _token_counts(features), strict=True)]
@@ -185,7 +163,7 @@ class Setok(Answerer):
     """A SeTok: paints a picture again by its detokenizer, or says by its concept names what is in it.
 
     Args:
-        text_encoder: what its concept names were encoded with (see `concept_text_features`); needed only for names that
+        text_encoder: what its concept names were encoded with (see `learn_concepts`); needed only for names that
             its concept bank lacks.
     """
 
@@ -196,6 +174,7 @@ class Setok(Answerer):
         self, model: SetokForPreTraining, image_processor: SetokImageProcessor, text_encoder: str | None = None
     ):
         self.model, self.image_processor, self.text_encoder = model.eval(), image_processor, text_encoder
+        self.settings = {"text_encoder": text_encoder}
 
     @torch.no_grad()
     def answer(self, kind, examples, requests, options):
@@ -203,7 +182,8 @@ class Setok(Answerer):
         pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"]
         outputs = self.model.setok(pixel_values.to(self.model.device), return_dict=True)
         if kind == "choice":
-            self._learn(name for example in examples for name in example.choices)
+            names = (name for example in examples for name in example.choices)
+            learn_concepts(self.model, names, self.text_encoder)
             scores = self.model.concept_logits(outputs.last_hidden_state, outputs.token_mask)
             places = {name: place for place, name in enumerate(self.model.config.concept_names)}
             contents = [
@@ -214,22 +194,6 @@ class Setok(Answerer):
             painted = self.model.detokenize(outputs.last_hidden_state, outputs.token_mask)
             contents = self.image_processor.postprocess(painted)
         return [Answer(*pair) for pair in zip(contents, outputs.num_tokens.tolist(), strict=True)]
-
-    def _learn(self, names: Iterable[str]) -> None:
-        """Puts names into the concept bank that it lacks, by the text encoder."""
-        known = list(self.model.config.concept_names or ())
-        lacking = list(dict.fromkeys(name for name in names if name not in set(known)))
-        if not lacking:
-            return
-        if self.text_encoder is None:
-            raise ValueError(
-                f"The SeTok's concept bank lacks {len(lacking)} names, such as {lacking[0]!r}: give the --text_encoder "
-                "that its concept names were encoded with in training."
-            )
-        features = concept_text_features(lacking, self.text_encoder)
-        if known:
-            features = torch.cat([self.model.concept_bank.features.cpu().float(), features])
-        self.model.set_concepts(known + lacking, features)
 
 
 def load_answerer(
@@ -248,8 +212,22 @@ def load_answerer(
     return ChatModel(model, AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code))
 
 
-def _image_parts(example: Example) -> list[dict]:
-    return [{"type": "image", "image": picture} for picture in example.pictures()]
+def _conversation(example: Example, request: str) -> list[dict]:
+    """The turns of an example with its pictures in their places."""
+    pictures = iter(example.pictures())
+    turns = example.turns
+    if not turns:
+        content = [*({"type": "image"} for _ in example.images), {"type": "text", "text": request}]
+        turns = ({"role": "user", "content": content},)
+    return [
+        turn
+        | {
+            "content": [
+                part | {"image": next(pictures)} if part["type"] == "image" else part for part in turn["content"]
+            ]
+        }
+        for turn in turns
+    ]
 
 
 def _only_picture(example: Example):

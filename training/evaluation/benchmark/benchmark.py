@@ -14,10 +14,14 @@ from PIL import Image, ImageOps
 
 from training.evaluation.report import Row
 
+PictureSource = Path | Callable[[], Image.Image]
 
-def open_picture(path: Path) -> Image.Image:
-    """In RGB, upright."""
-    with Image.open(path) as file:
+
+def open_picture(source: PictureSource) -> Image.Image:
+    """In RGB, upright; of a file, or what the function gives."""
+    if callable(source):
+        return ImageOps.exif_transpose(source()).convert("RGB")
+    with Image.open(source) as file:
         return ImageOps.exif_transpose(file).convert("RGB")
 
 
@@ -29,21 +33,26 @@ class Example:
         key: names it within the benchmark and stays the same from run to run: the official id where there is one.
         request: what the user says; empty where nothing is said (reconstruction). Of a "mask" benchmark only what is
             to be found, such as "the dog": a model has words of its own around it.
-        images: pictures that the request is about, in its order: files, which are read when the model is asked.
+        images: pictures that the request is about, in its order: files or functions that give them, which are read when
+            the model is asked.
         truth: what the scorer compares the answer with, in the benchmark's own form.
         group: finer kind, for results by kind; `None` where there is none.
         choices: of a "choice" benchmark the possible answers, of which the most likely one counts.
         then: of an "image" benchmark further requests, each about the picture that answers the one before; the answer
             to the last one counts.
+        turns: the conversation word for word, `{"role", "content"}` with a part `{"type": "image"}` for each of
+            `images`; the request, which then is not put into words of the model's own, is its last turn. Empty: a
+            single turn, the pictures first.
     """
 
     key: str
     request: str
-    images: tuple[Path, ...] = ()
+    images: tuple[PictureSource, ...] = ()
     truth: Any = None
     group: str | None = None
     choices: tuple[str, ...] = ()
     then: tuple[str, ...] = ()
+    turns: tuple[dict, ...] = ()
 
     def pictures(self) -> list[Image.Image]:
         """The images as PIL pictures in RGB, upright."""

@@ -60,6 +60,7 @@ def measure(
         "max_new_tokens": options.max_new_tokens,
         "seed": options.seed,
         "generation": options.generation,
+        **answerer.settings,
     }
     predictions = Predictions(output.with_suffix(".predictions.jsonl"), run)
     num_pictures = _answer_all(benchmark, answerer, examples, predictions, options, batch_size)

@@ -3,7 +3,7 @@ object discovery, of Setokim (words, masks, painted pictures), and those of publ
 
 from training.evaluation.metrics.base import Metric
 from training.evaluation.metrics.baselines import grid_labels, kmeans_labels
-from training.evaluation.metrics.captions import CaptionScores, caption_tokens
+from training.evaluation.metrics.captions import CaptionScores, RougeL, caption_tokens
 from training.evaluation.metrics.clustering import AdjustedRandIndex, MeanIoU, RankCorrelation, patch_labels
 from training.evaluation.metrics.discovery import (
     BoundaryPrecisionRecall,
@@ -59,6 +59,7 @@ __all__ = [
     "RPrecision",
     "RankCorrelation",
     "ReferringIoU",
+    "RougeL",
     "SegmentationCovering",
     "StructuralSimilarity",
     "TokenMonosemanticity",

@@ -68,3 +68,22 @@ class CaptionScores(Metric):
             **{f"bleu_{n}": bleu_score(*texts, n_gram=n).item() for n in range(1, 5)},
             "rouge_l": float(rouge),
         }
+
+
+class RougeL(Metric):
+    """{"rouge_l": 0 to 1}: how much of the words of the true texts comes in the same order in a text, and the other way
+    round; mean over texts, as in `CaptionScores`. Predictions: texts. References: per text the list of true ones."""
+
+    def _score_batch(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+        from pycocoevalcap.rouge.rouge import Rouge  # here for the same reason
+
+        scores = []
+        for prediction, truths in zip(predictions, references, strict=True):
+            if isinstance(truths, str) or not truths:
+                raise ValueError(f"A reference must be a list of texts, one or more, got {truths!r}.")
+            told, *true = (" ".join(caption_tokens(text)) for text in (prediction, *truths))
+            scores.append(float(Rouge().calc_score([told], true)))
+        return scores
+
+    def _reduce(self, scores: list[float]) -> dict[str, float]:
+        return {"rouge_l": sum(scores) / len(scores)}

@@ -87,14 +87,16 @@ def _pair(key: str, request: str, before: str, after: str, folder: Path) -> Exam
 
 
 def score(examples: Sequence[Example], answers: Sequence[Any], networks: Networks) -> dict[str, float]:
-    """Means over examples of what `_Measures` tells of the answer and, with `unchanged_`, of the picture before."""
+    """Means over examples of what `_Measures` tells of the answer and, with `unchanged_`, of the picture before, where
+    there is one."""
     measures = _Measures(networks)
     edited, unchanged = measures.new(), measures.new()
     for example, answer in zip(examples, answers, strict=True):
         after, caption = example.truth
         truth = open_picture(after)
-        for metrics, picture in ((edited, answer), (unchanged, example.pictures()[-1])):
-            measures.add(metrics, picture, truth, caption)
+        measures.add(edited, answer, truth, caption)
+        for before in example.pictures()[-1:]:
+            measures.add(unchanged, before, truth, caption)
     results = {"num_examples": len(examples)} | _means(edited)
     return results | {UNCHANGED + key: value for key, value in _means(unchanged).items()}
 

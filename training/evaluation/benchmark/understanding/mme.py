@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
@@ -61,6 +62,8 @@ def score(examples: Sequence[Example], answers: Sequence[str], networks: Network
         if asked[example.truth[:2]] == 2
     ]
     results = {"num_examples": len(pairs)}
+    if len(pairs) < len(examples):
+        results["num_unpaired"] = len(examples) - len(pairs)
     if pairs:
         predictions, references = zip(*pairs, strict=True)
         results |= MmeScores().compute(predictions=predictions, references=references)
@@ -87,7 +90,7 @@ MME = Benchmark(
     read=read,
     score=score,
     rows=(
-        QUESTIONS,
+        replace(QUESTIONS, beside={"without the other of their picture, left out": "num_unpaired"}),
         Row("perception (of 2000)", "perception", ".1f"),
         Row("cognition (of 800)", "cognition", ".1f"),
         *(

@@ -8,6 +8,7 @@ from tests.benchmark_releases import COGNITION, PERCEPTION, write_mme, write_pop
 from training.evaluation.benchmark.benchmark import Networks
 from training.evaluation.benchmark.understanding import MME, POPE
 from training.evaluation.benchmark.understanding.pope import yes_or_no
+from training.evaluation.report import format_rows
 
 
 def test_pope_gives_five_numbers_for_each_way_of_asking(tmp_path):
@@ -75,6 +76,8 @@ def test_mme_sums_the_scores_of_its_categories(tmp_path):
     )
     half = MME.score(examples[:3], answers[:3], Networks())
     assert half["num_examples"] == 2 and half["perception"] == 200
+    assert half["num_unpaired"] == 1 and "num_unpaired" not in results
+    assert "without the other of their picture, left out 1" in format_rows(MME.rows, half)
 
 
 def test_mme_wants_all_of_its_folders(tmp_path):

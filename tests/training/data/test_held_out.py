@@ -1,0 +1,107 @@
+"""What a part of a mixture holds out is kept from training, and is what a model is measured on."""
+
+import json
+
+import datasets
+import pytest
+from PIL import Image
+
+from tests.training.data.test_sources import write_coco
+from training.data import FEATURES, load_coco
+from training.data.held_out import picture_keys, split_off
+from training.data.measured_rows import load_held_out, read_part
+from training.data.sources import load_mixture
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five captions of three pictures, a.png, b.png, a.png, c.png, b.png, and one row without a picture."""
+    (tmp_path / "images").mkdir()
+    for number, name in enumerate("abc"):
+        Image.new("RGB", (8, 8), (100 * number, 0, 0)).save(tmp_path / "images" / f"{name}.png")
+    rows = [{"image": f"{name}.png", "caption": f"{name} {number}"} for number, name in enumerate("abacb")]
+    turns = [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Hello!"}]
+    (tmp_path / "data.json").write_text(json.dumps([*rows, {"conversations": turns}]))
+    return tmp_path
+
+
+def answers(rows) -> list[str]:
+    return [row["messages"][-1]["content"][0]["text"] for row in rows]
+
+
+def test_rows_about_a_held_out_picture_go_with_it(folder):
+    part = {"dataset": str(folder), "held_out": 1}
+    held_out = load_held_out(part, "test")
+    assert answers(held_out.rows) == ["a 0", "a 2"]
+    assert answers(load_mixture([part], 4)) == ["b 1", "c 3", "b 4", "Hello!"]
+    assert held_out.name == folder.name
+    assert held_out.told == f"2 rows of {folder.name}, which held_out: 1 keeps from training"
+    assert answers(load_held_out(part | {"held_out": 2}, "test").rows) == ["a 0", "b 1", "a 2", "b 4"]
+
+
+def test_pictures_are_known_by_their_bytes_where_they_have_no_file():
+    first, second = (Image.new("RGB", (4, 4), colour) for colour in ((1, 2, 3), (3, 2, 1)))
+    raw = {"messages": [], "masks": [], "concepts": [], "task": "reconstruction", "question_type": None}
+    rows = [raw | {"images": images} for images in ([first], [second], [first, second], [])]
+    keys = picture_keys(datasets.Dataset.from_list(rows, features=FEATURES))
+    assert keys[0] != keys[1] and keys[2] == keys[0] + keys[1] and keys[3] == ()
+
+
+def test_masks_of_a_picture_stay_together(tmp_path):
+    files = write_coco(tmp_path)
+    Image.new("RGB", (20, 10), (0, 0, 200)).save(tmp_path / "images" / "b.png")
+    coco = json.loads((tmp_path / "instances.json").read_text())
+    coco["images"].append({"id": 2, "file_name": "b.png", "width": 20, "height": 10})
+    coco["categories"].append({"id": 6, "name": "cat"})
+    dog = coco["annotations"][0]
+    coco["annotations"] += [dog | {"id": 8, "category_id": 6}, dog | {"id": 9, "image_id": 2}]
+    (tmp_path / "instances.json").write_text(json.dumps(coco))
+    kept, held_out = split_off(load_coco(files["instances"], files["images"]), 1)
+    assert [row["concepts"] for row in held_out] == [["dog"], ["cat"]]
+    assert [row["images"][0].getpixel((0, 0)) for row in kept] == [(0, 0, 200)]
+
+
+def test_what_is_measured_is_said(folder, tmp_path):
+    name = folder.name
+    told = load_held_out({"dataset": str(folder)}, "test").told
+    assert told == f"6 rows of {name}, and whether training saw them is not known: no split and no held_out names them"
+    files = write_coco(tmp_path / "coco") if (tmp_path / "coco").mkdir() is None else {}
+    phrases = {
+        "dataset": "refcoco",
+        "refs": files["refs"],
+        "annotations": files["instances"],
+        "images": files["images"],
+    }
+    assert load_held_out(phrases, "test").told == "1 rows of refcoco, split test"
+    told = load_held_out(phrases | {"split": "train"}, "test").told
+    assert told == "1 rows of refcoco, split train, which is what training reads"
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"held_out": 0}, "held_out must be a number of rows, 1 or more, got 0"),
+        ({"held_out": "a few"}, "held_out must be a number of rows, 1 or more, got 'a few'"),
+        ({"held_out": 6}, "held_out: 6 leaves none of the 6 rows to train on"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused(folder, part, message):
+    with pytest.raises(ValueError, match=message):
+        load_mixture([{"dataset": str(folder)} | part], 2)
+
+
+def test_scenes_that_are_drawn_have_splits_instead():
+    scenes = {"dataset": "emoji_scenes", "task": "caption"}
+    with pytest.raises(ValueError, match="scenes that are drawn have splits"):
+        load_mixture([scenes | {"held_out": 3}], 2)
+    with pytest.raises(ValueError, match="EmojiScenes are no data of one's own"):
+        load_held_out(scenes, "test")
+
+
+def test_a_part_on_the_command_line():
+    assert read_part("data/MyTalks") == {"dataset": "data/MyTalks"}
+    assert read_part("{dataset: data/MyTalks, held_out: 3}") == {"dataset": "data/MyTalks", "held_out": 3}
+    with pytest.raises(ValueError, match="is not YAML"):
+        read_part("{dataset: [")
+    with pytest.raises(ValueError, match="needs the key dataset"):
+        load_held_out(read_part("{folder: data}"), "test")

@@ -1,0 +1,23 @@
+"""The rows that a SeTok is trained on and measured on: one picture each, with the names of what it shows or without."""
+
+from pathlib import Path
+
+import datasets
+
+from .readers import load_hub_dataset, load_image_folder, load_image_folder_json
+from .readers.bad_rows import OnError
+
+
+def load_setok_rows(dataset: str, split: str = "train", on_error: OnError = "raise") -> datasets.Dataset:
+    """Rows of `schema.FEATURES` of a folder (`data.json` and `images/`, or pictures), or of this split of a data set of
+    the Hub.
+
+    Raises:
+        ValueError: as the readers do.
+    """
+    root = Path(dataset)
+    if (root / "data.json").is_file():
+        return load_image_folder_json(root, on_error=on_error, needs="picture")
+    if root.is_dir():
+        return load_image_folder(root, on_error=on_error)
+    return load_hub_dataset(dataset, split, on_error=on_error, needs="picture")
