@@ -4,6 +4,8 @@ import importlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.row_testing import plain
+from tests.script_testing import ROOT, environment, finish, launch
 from training.data import EmojiScenes, SceneConfig
 from training.data.readers import open_row
 from training.data.sources import stream_part
@@ -112,3 +115,39 @@ def test_streams_need_an_end_and_keep_their_workers(parts, setokim_recipe, tmp_p
     main([str(recipe), "--max_steps", "2"])
     with pytest.raises(ValueError, match="read by 1 processes of 1 workers, and now there are 1 of 2"):
         main([str(recipe), "--dataloader_num_workers", "2"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [write_parquet, write_tar])
+def test_two_processes_of_two_workers_read_each_row_once(write, tmp_path):
+    """And after half of their batches they go on as if nothing had been."""
+    scenes = EmojiScenes("train", 48, SIZE, tasks=("caption",))
+    part = json.dumps(write(tmp_path / "data", scenes, 4))
+
+    def read(first: int, batches: int) -> list[list[list[str]]]:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        arguments = [str(ROOT / "tests" / "read_stream.py"), part, str(tmp_path), str(first), str(batches)]
+        subprocess.run([*command, *arguments], check=True, env=environment(), timeout=600)
+        return [json.loads((tmp_path / f"read_{rank}_{first}.json").read_text()) for rank in range(2)]
+
+    whole = read(0, 8)
+    written = [row["messages"][-1]["content"][0]["text"] for row in scenes]
+    assert sorted(text for process in whole for batch in process for text in batch) == sorted(written)
+    before, after = read(0, 3), read(3, 5)
+    assert [first + rest for first, rest in zip(before, after, strict=True)] == whole
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_go_on_bit_for_bit(parts, setokim_recipe, tmp_path):
+    options = {"streaming": True, "shuffle_buffer": 8, "max_length": 300, "long_rows": "cut", "logging_steps": 1}
+    for name in ("whole", "killed"):
+        recipe = setokim_recipe(
+            "finetune", tmp_path / name, dataloader_num_workers=2, per_device_train_batch_size=4, **options,
+            mixture=[part for part in parts if part.get("name") != "talk"],  # which has fewer rows than workers
+        )  # fmt: skip
+        if name == "killed":
+            shutil.copytree(tmp_path / "whole" / "run" / "checkpoint-2", tmp_path / "killed" / "run" / "checkpoint-2")
+        finish(launch("finetune_setokim.py", recipe, processes=2))
+    whole, killed = (load_file(tmp_path / name / "run" / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(killed[name], tensor) for name, tensor in whole.items())
+    assert (tmp_path / "whole" / "run" / "checkpoint-2" / "stream_1.json").is_file()
