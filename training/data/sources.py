@@ -160,7 +160,7 @@ def load_part(part: dict, split: str, needs: Needs = "answer") -> MapDataset:
 def load_whole_part(part: dict, split: str, needs: Needs = "answer") -> tuple[StoredRows | EmojiScenes, str | None]:
     """All rows of one part, and the split that they are; `None` where the data have none."""
     dataset, options = dataset_and_options(part)
-    if dataset in LOADERS and (needs == "answer" or dataset == "emoji_scenes"):  # others draw masks, for answers
+    if dataset in LOADERS and (needs == "answer" or dataset == "emoji_scenes"):  # SeTok needs names in advance
         load = LOADERS[dataset]
     elif (reader := READERS.get(dataset)) is not None:
         on_error = options.pop("on_error", "raise")

@@ -8,6 +8,7 @@ import datasets
 import pytest
 from PIL import Image
 
+from tests.training.data.test_sources import write_coco
 from training.data import concept_names
 from training.data.concept_bank import held_out_rows, names_of_mixture, read_concept_names, with_known_names
 from training.data.skipped_rows import SkippedRows
@@ -86,3 +87,12 @@ def test_held_out_rows_are_those_of_their_parts_and_the_same_again(tmp_path):
     assert all(part.endswith("(held out)") for part, _ in skipped.counts())
     with pytest.raises(ValueError, match=r"pets \(held out\) has too few rows for eval_examples: 9"):
         held_out_rows(parts[:1], 9, names)
+
+
+def test_pictures_of_coco_have_the_names_of_their_categories(tmp_path):
+    files = write_coco(tmp_path)
+    part = {"dataset": "coco", "annotations": files["instances"], "images": files["images"]}
+    mixture, stream = load_mixture([part], 2, needs="picture"), load_stream([part], 0, 4, needs="picture")
+    assert names_of_mixture(mixture, [part], []) == ["dog"]
+    for row in [mixture[0], next(with_known_names(stream, [part], ["dog"]).consumer(0, 1))]:
+        assert row["images"][0].size == (20, 10) and row["concepts"] == ["dog"]
