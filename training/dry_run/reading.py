@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from transformers import AutoTokenizer
+from transformers.configuration_utils import PreTrainedConfig
 
 from modeling_setok import SetokConfig, SetokimConfig
 from processing import SetokImageProcessor, SetokimProcessor
@@ -58,7 +60,7 @@ def reading_of(source: ModelSource, texts: Iterable[str]) -> Reading:
     if source.model is not None:
         _look_for_weights(source.model, missing)
         processor = _load(SetokimProcessor.from_pretrained, source.model, missing)
-        config = _load(SetokimConfig.from_pretrained, source.model, missing)
+        config = _load(partial(_config, SetokimConfig), source.model, missing)
         setok = config and config.vision_config
         image_processor, tokenizer = processor and processor.image_processor, None
     else:
@@ -68,7 +70,7 @@ def reading_of(source: ModelSource, texts: Iterable[str]) -> Reading:
         else:
             _look_for_weights(source.setok, missing)
             image_processor = _load(SetokImageProcessor.from_pretrained, source.setok, missing)
-            setok = _load(SetokConfig.from_pretrained, source.setok, missing)
+            setok = _load(partial(_config, SetokConfig), source.setok, missing)
         if source.language_model is not None:
             _look_for_weights(source.language_model, missing)
             tokenizer = _load(AutoTokenizer.from_pretrained, source.language_model, missing)
@@ -94,9 +96,17 @@ def _load(load: Callable[[str], Found], name: str, missing: list[str]) -> Found 
     try:
         return load(name)
     except (OSError, ValueError) as error:
-        kind = load.__self__.__name__
-        missing.append(f"{name} ({kind}): {str(error).strip().splitlines()[0]}")
+        kind = load.args[0] if isinstance(load, partial) else load.__self__
+        missing.append(f"{name} ({kind.__name__}): {str(error).strip().splitlines()[0]}")
         return None
+
+
+def _config(config_class: type[PreTrainedConfig], name: str) -> PreTrainedConfig:
+    """From a folder without a file of it, transformers would make a default one."""
+    found = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
+    if found != config_class.model_type:
+        raise ValueError(f"holds a model of type {found!r}, not {config_class.model_type!r}")
+    return config_class.from_pretrained(name)
 
 
 def _look_for_weights(name: str, missing: list[str]) -> None:

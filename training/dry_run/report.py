@@ -46,7 +46,7 @@ def write_report(
         _list("Missing", [*missing, *(f"{sample.name}: {file}" for sample in samples for file in sample.missing)]),
         _list("Would stop the training", [f"{sample.name}: {sample.problem}" for sample in samples if sample.problem]),
         _list(
-            "Bad rows, left out",
+            "Bad rows",
             [f"{sample.name}: {count} x {reason}" for sample in samples for reason, count in sample.bad.most_common()],
         ),
         _list("Files", [f"{sample.name}: {_files(sample)}" for sample in samples]),
