@@ -28,12 +28,12 @@ from training.data import (
     load_image_folder_json,
     load_refcoco,
 )
+from training.data.entries.entry import Reader, load_entries, stream_entries
+from training.data.entries.opening import open_row
+from training.data.entries.rows import Needs
 from training.data.readers.aokvqa import read_aokvqa
-from training.data.readers.entries import Reader, load_entries, stream_entries
 from training.data.readers.gqa import read_gqa
 from training.data.readers.llava import read_llava
-from training.data.readers.opening import open_row
-from training.data.readers.rows import Needs
 from training.data.readers.sa_1b import read_sa_1b
 from training.data.readers.visual_genome import (
     read_visual_genome_captions,

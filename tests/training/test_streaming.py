@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.row_testing import plain
 from tests.script_testing import ROOT, environment, finish, launch
 from training.data import EmojiScenes, SceneConfig
-from training.data.readers import open_row
+from training.data.entries import open_row
 from training.data.sources import stream_part
 
 SIZE = SceneConfig(image_size=24)

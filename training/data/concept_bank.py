@@ -10,8 +10,8 @@ from pathlib import Path
 import datasets
 
 from .emoji_scenes import SceneConfig, concept_names
+from .entries.bad_rows import Report
 from .mixture import Mixture
-from .readers.bad_rows import Report
 from .readers.open_images import class_names
 from .skipped_rows import SkippedRows
 from .sources import named_parts, stream_part

@@ -26,7 +26,7 @@ from .emoji_scenes.dataset import EmojiScenes
 from .emoji_scenes.scenes import SceneConfig
 from .emoji_scenes.sprites import STYLES, concept_names
 from .emoji_scenes.tasks import REFERRING_REQUESTS, presence_question
-from .readers.segmentations import run_lengths
+from .entries.segmentations import run_lengths
 
 SPLITS = ("test", "validation")  # training scenes are asked about in many wordings
 _EXPRESSION = re.compile("(?:" + "|".join(request.replace(" {}.", "") for request in REFERRING_REQUESTS) + r") (.+)\.")

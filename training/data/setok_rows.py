@@ -4,8 +4,8 @@ from pathlib import Path
 
 import datasets
 
+from .entries.bad_rows import OnError
 from .readers import load_hub_dataset, load_image_folder, load_image_folder_json
-from .readers.bad_rows import OnError
 
 
 def load_setok_rows(dataset: str, split: str = "train", on_error: OnError = "raise") -> datasets.Dataset:

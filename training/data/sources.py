@@ -6,7 +6,7 @@ A part is a mapping:
   the training scenes, `redrawn`; or `{name: reading, dataset: emoji_scenes, tasks: [caption, question],
   rows_per_scene: 4}` with several rows about each scene;
 - `{dataset: coco, annotations: FILE, images: FOLDER}` and so on, the files of a data set as they were released: its
-  reader's name (`READERS`) and its reader's arguments;
+  reader's name (`readers/__init__.py`) and its reader's arguments;
 - `{dataset: FOLDER}`: `data.json` and `images/`;
 - `{dataset: HUB_ID}`, or `{dataset: parquet, data_files: FILES}` (`webdataset`, `json`, `csv`, `text`): its split
   "train", and with `columns` and `task` what its columns mean.
@@ -30,43 +30,11 @@ from typing import get_args
 import datasets
 
 from .emoji_scenes import EmojiScenes, SceneConfig
+from .entries import Needs, OnError, as_stream, keep_entries, load_entries, open_row
 from .held_out import StoredRows, split_off
 from .long_rows import without_long_rows
 from .mixture import MapDataset, Mixture, mix
-from .readers import (
-    Needs,
-    OnError,
-    Reader,
-    as_stream,
-    keep_entries,
-    load_coco,
-    load_entries,
-    load_hub_dataset,
-    load_refcoco,
-    open_row,
-    read_coco,
-    read_coco_captions,
-    read_easy_vqa,
-    read_image_folder,
-    read_image_folder_json,
-    read_refcoco,
-    stream_hub_dataset,
-)
-from .readers.alpaca import read_alpaca
-from .readers.aokvqa import read_aokvqa
-from .readers.captioned_folder import read_captioned_folder
-from .readers.gqa import read_gqa
-from .readers.imagenet import read_imagenet
-from .readers.llava import read_llava
-from .readers.open_images import read_open_images
-from .readers.sa_1b import read_sa_1b
-from .readers.text_files import read_text_files
-from .readers.visual_genome import (
-    read_visual_genome_captions,
-    read_visual_genome_questions,
-    read_visual_genome_regions,
-)
-from .readers.vqa import read_ok_vqa, read_vqa_v2
+from .readers import READERS, load_coco, load_hub_dataset, load_refcoco, stream_hub_dataset
 from .row_lengths import LongRows, RowLengths
 from .skipped_rows import SkippedRows
 from .streams import RowStream, StreamPart
@@ -279,28 +247,6 @@ def _row_of(rows: MapDataset, lazy: dict) -> dict:
 
 
 LOADERS = {"emoji_scenes": _load_emoji_scenes, "coco": load_coco, "refcoco": load_refcoco}  # rows made on demand
-READERS: dict[str, Reader] = {
-    "alpaca": read_alpaca,
-    "aokvqa": read_aokvqa,
-    "captioned_folder": read_captioned_folder,
-    "coco": read_coco,
-    "coco_captions": read_coco_captions,
-    "easy_vqa": read_easy_vqa,
-    "folder": read_image_folder_json,
-    "gqa": read_gqa,
-    "imagenet": read_imagenet,
-    "llava": read_llava,
-    "ok_vqa": read_ok_vqa,
-    "open_images": read_open_images,
-    "pictures": read_image_folder,
-    "refcoco": read_refcoco,
-    "sa_1b": read_sa_1b,
-    "text_files": read_text_files,
-    "visual_genome_captions": read_visual_genome_captions,
-    "visual_genome_questions": read_visual_genome_questions,
-    "visual_genome_regions": read_visual_genome_regions,
-    "vqa_v2": read_vqa_v2,
-}
 
 
 def named_parts(parts: list[dict]) -> dict[str, dict]:

@@ -15,7 +15,7 @@ import datasets
 import numpy as np
 from datasets.distributed import split_dataset_by_node
 
-from .readers.bad_rows import OnError
+from .entries.bad_rows import OnError
 from .row_lengths import RowLengths
 from .skipped_rows import SkippedRows
 

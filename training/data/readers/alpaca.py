@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from .entries import Entry
-from .files import read_json
-from .values import quoted
+from ..entries.entry import Entry
+from ..entries.files import read_json
+from ..entries.values import quoted
 
 
 def read_alpaca(file: str | Path) -> Iterator[Entry]:

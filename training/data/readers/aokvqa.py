@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from .entries import Entry
-from .files import find_picture, read_json
+from ..entries.entry import Entry
+from ..entries.files import find_picture, read_json
+from ..entries.records import Place, good_records, whole_number
+from ..entries.values import listed, quoted, text
 from .questions import OPTION_LETTER, SHORT_ANSWER, Question, question_entries
-from .records import Place, good_records, whole_number
-from .values import listed, quoted, text
 from .vqa import most_common
 
 Form = Literal["choice", "answer"]

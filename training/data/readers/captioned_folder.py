@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from .entries import Entry
-from .files import find_picture
+from ..entries.entry import Entry
+from ..entries.files import find_picture
+from ..entries.values import quoted
 from .image_folders import pictures_in
-from .values import quoted
 
 CaptionTask = Literal["caption", "text_to_image"]
 

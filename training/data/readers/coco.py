@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .. import schema
-from .bad_rows import OnError, Report
+from ..entries.bad_rows import OnError, Report
+from ..entries.entry import Entry, load_entries
+from ..entries.files import check_picture
+from ..entries.records import Place, one_line
+from ..entries.segmentations import draw_mask
+from ..entries.values import identifier, text
 from .coco_regions import CocoFile, Found, Region, category_regions, expression_regions
-from .entries import Entry, load_entries
-from .files import check_picture
-from .records import Place, one_line
-from .segmentations import draw_mask
-from .values import identifier, text
 
 
 def read_coco(annotations: str | Path, images: str | Path, min_area: float = 0.001) -> Iterator[Entry]:

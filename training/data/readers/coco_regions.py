@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from .. import schema
-from .files import check_picture, find_picture, read_json
-from .records import ById, Place, checked, good_records, one_line, refusal, settled, whole_number
-from .segmentations import Segment, read_segments, segment_area
-from .values import identifier, listed, quoted, text
+from ..entries.files import check_picture, find_picture, read_json
+from ..entries.records import ById, Place, checked, good_records, one_line, refusal, settled, whole_number
+from ..entries.segmentations import Segment, read_segments, segment_area
+from ..entries.values import identifier, listed, quoted, text
 
 
 @dataclass(frozen=True)

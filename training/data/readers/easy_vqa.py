@@ -11,10 +11,10 @@ from pathlib import Path
 import datasets
 
 from .. import schema
-from .bad_rows import OnError
-from .entries import Entry, load_entries
-from .files import find_picture, read_json
-from .values import quoted, text
+from ..entries.bad_rows import OnError
+from ..entries.entry import Entry, load_entries
+from ..entries.files import find_picture, read_json
+from ..entries.values import quoted, text
 
 SPLITS = ("train", "test")
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from .entries import Entry
-from .files import find_picture, read_json
+from ..entries.entry import Entry
+from ..entries.files import find_picture, read_json
+from ..entries.records import Place, checked
+from ..entries.values import identifier, quoted, text
 from .questions import SHORT_ANSWER, Question, question_entries
-from .records import Place, checked
-from .values import identifier, quoted, text
 
 
 def read_gqa(questions: str | Path, images: str | Path, per_picture: bool = False) -> Iterator[Entry]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import datasets
 
 from .. import schema
-from .bad_rows import OnError, Report
-from .entries import Entry
-from .files import find_picture
-from .rows import Needs
-from .wording import Task
+from ..entries.bad_rows import OnError, Report
+from ..entries.entry import Entry
+from ..entries.files import find_picture
+from ..entries.rows import Needs
+from ..entries.wording import Task
 
 _UNREADABLE = (datasets.exceptions.DatasetsError, OSError, ValueError)  # pyarrow's errors are among them
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import datasets
 from PIL import Image
 
-from .bad_rows import OnError
-from .entries import Entry, load_entries
-from .files import find_picture, read_json
-from .rows import Needs
+from ..entries.bad_rows import OnError
+from ..entries.entry import Entry, load_entries
+from ..entries.files import find_picture, read_json
+from ..entries.rows import Needs
 
 
 def load_image_folder_json(

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from .entries import Entry
-from .files import find_picture
+from ..entries.entry import Entry
+from ..entries.files import find_picture
+from ..entries.values import quoted
 from .picture_folders import NamedTask, check_task
-from .values import quoted
 
 _SYNSET = re.compile(r"n\d{8}")
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from .entries import Entry
-from .files import find_picture, read_json
+from ..entries.entry import Entry
+from ..entries.files import find_picture, read_json
+from ..entries.values import quoted
 from .picture_folders import as_folders
-from .values import quoted
 
 _ENDINGS = (".jpg", ".gif", ".png", ".jpeg")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from .values import quoted
+from ..entries.values import quoted
 
 NamedTask = Literal["reconstruction", "concepts", "text_to_image"]
 """What is made of a picture and the names of what is in it: the picture alone, both, or a request to draw the names."""

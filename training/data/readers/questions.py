@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from .. import schema
-from .entries import Entry
-from .records import Place, refusal
+from ..entries.entry import Entry
+from ..entries.records import Place, refusal
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 OPTION_LETTER = "Answer with the option's letter from the given choices directly."

@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 
 from .. import schema
-from .entries import Entry
-from .files import find_picture, read_json
-from .records import checked, number, settled, whole_number
-from .segmentations import read_segments
-from .values import listed, quoted, text
+from ..entries.entry import Entry
+from ..entries.files import find_picture, read_json
+from ..entries.records import checked, number, settled, whole_number
+from ..entries.segmentations import read_segments
+from ..entries.values import listed, quoted, text
 
 
 def read_sa_1b(folder: str | Path, most_masks: int = 4, min_area: float = 0.001) -> Iterator[Entry]:

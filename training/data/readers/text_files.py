@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from .entries import Entry
+from ..entries.entry import Entry
 
 
 def read_text_files(folder: str | Path) -> Iterator[Entry]:

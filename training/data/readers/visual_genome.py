@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from .entries import Entry
-from .files import find_picture, read_json
+from ..entries.entry import Entry
+from ..entries.files import find_picture, read_json
+from ..entries.records import ById, Place, checked, good_records, number, one_line, settled, whole_number
+from ..entries.values import identifier, listed, quoted, text
 from .questions import Question, question_entries
-from .records import ById, Place, checked, good_records, number, one_line, settled, whole_number
-from .values import identifier, listed, quoted, text
 
 REGION_REQUEST = "Please provide a short description for this region: {}."
 """Of LLaVA-1.5's mix, with [left, top, right, bottom] as fractions of the picture's width and height."""

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from .entries import Entry
-from .files import find_picture, read_json
+from ..entries.entry import Entry
+from ..entries.files import find_picture, read_json
+from ..entries.records import ById, Place, good_records, whole_number
+from ..entries.values import identifier, listed, quoted, text
 from .questions import SHORT_ANSWER, Question, question_entries
-from .records import ById, Place, good_records, whole_number
-from .values import identifier, listed, quoted, text
 
 
 def read_vqa_v2(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from training.data.readers.segmentations import mask_of, run_lengths
+from training.data.entries.segmentations import mask_of, run_lengths
 from training.evaluation.benchmark.answering import Answer
 from training.evaluation.benchmark.benchmark import Example
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from training.data.readers.values import quoted
+from training.data.entries.values import quoted
 
 
 def check_split(benchmark: str, split: str, splits: Sequence[str]) -> None:
@@ -29,7 +29,7 @@ def checked(records: Iterable[object], where: object, **fields: Callable) -> Ite
 
     Args:
         where: they stand; an error names it.
-        fields: to each name a check of `training.data.readers.values`.
+        fields: to each name a check of `training.data.entries.values`.
     """
     for number, record in enumerate(records):
         if not isinstance(record, dict) or not fields.keys() <= record.keys():

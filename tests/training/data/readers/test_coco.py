@@ -9,8 +9,8 @@ from PIL import Image
 
 from tests.reader_testing import read_both, turns_of
 from training.data import load_coco, load_coco_captions, load_refcoco
+from training.data.entries.segmentations import draw_mask
 from training.data.readers.coco import read_coco, read_coco_captions, read_refcoco
-from training.data.readers.segmentations import draw_mask
 
 SIZE = (20, 10)  # width, height
 SQUARE = [[2, 3, 6, 3, 6, 7, 2, 7]]  # columns 2 to 5, rows 3 to 6

@@ -8,7 +8,8 @@ from PIL import Image
 
 from tests.row_testing import plain
 from training.data import TASKS, EmojiScenes, load_hub_dataset
-from training.data.readers import open_row, stream_hub_dataset
+from training.data.entries import open_row
+from training.data.readers import stream_hub_dataset
 
 
 def streamed(*arguments, **options) -> list[dict]:

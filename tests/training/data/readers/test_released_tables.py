@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from training.data import load_hub_dataset, schema
-from training.data.readers.rows import to_row
+from training.data.entries.rows import to_row
 
 
 def jpeg(colour: str) -> bytes:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.setokim_testing import pictures
-from training.data.readers.segmentations import draw_mask, mask_of, read_segments, run_lengths
+from training.data.entries.segmentations import draw_mask, mask_of, read_segments, run_lengths
 from training.evaluation.benchmark.answering import Answer
 from training.evaluation.benchmark.benchmark import Example
 from training.evaluation.benchmark.predictions import Predictions

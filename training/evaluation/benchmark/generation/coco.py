@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from training.data.readers.files import find_picture, read_json
-from training.data.readers.values import identifier, listed, text
+from training.data.entries.files import find_picture, read_json
+from training.data.entries.values import identifier, listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks, open_picture
 from training.evaluation.benchmark.generation.networks import Clip, frechet_distances
 from training.evaluation.benchmark.generation.pictures import batches, central_square, to_tensors

@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from training.data.readers.files import find_picture, read_json
-from training.data.readers.values import listed, text
+from training.data.entries.files import find_picture, read_json
+from training.data.entries.values import listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks, open_picture
 from training.evaluation.benchmark.generation.networks import INCEPTION, Clip, PictureEncoder, perceptual_distances
 from training.evaluation.benchmark.generation.pictures import resized, to_tensors

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from training.data.readers.values import listed, quoted, text
+from training.data.entries.values import listed, quoted, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import ReferringIoU

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from training.data.readers.files import find_picture, read_json
+from training.data.entries.files import find_picture, read_json
+from training.data.entries.values import listed, quoted, text
 from training.data.readers.questions import OPTION_LETTER
-from training.data.readers.values import listed, quoted, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.benchmark.understanding.vqa import QUESTIONS, SHORT_ANSWER

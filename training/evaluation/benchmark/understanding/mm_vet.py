@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.data.readers.files import find_picture, read_json
-from training.data.readers.values import text
+from training.data.entries.files import find_picture, read_json
+from training.data.entries.values import text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.benchmark.understanding.vqa import QUESTIONS

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from training.data.readers.files import find_picture
-from training.data.readers.values import identifier, quoted, text
+from training.data.entries.files import find_picture
+from training.data.entries.values import identifier, quoted, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.benchmark.understanding.vqa import QUESTIONS, SHORT_ANSWER

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from training.data.readers.files import find_picture, read_json
+from training.data.entries.files import find_picture, read_json
+from training.data.entries.values import identifier, listed, text
 from training.data.readers.questions import SHORT_ANSWER
-from training.data.readers.values import identifier, listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.released import check_split, checked, released
 from training.evaluation.metrics import VqaAccuracy, normalize_vqa_answer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.readers.segmentations import mask_of
+from training.data.entries.segmentations import mask_of
 from training.evaluation.benchmark.benchmark import Networks
 from training.evaluation.benchmark.segmentation import BENCHMARKS
 from training.evaluation.benchmark.segmentation.refcoco import REFCOCO, REFCOCO_PLUS, REFCOCOG

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from training.data import schema
-from training.data.readers.rows import to_row
+from training.data.entries.rows import to_row
 
 RED = Image.new("RGB", (8, 8), "red")
 BLUE = Image.new("RGB", (8, 8), "blue")
