@@ -46,7 +46,7 @@ from training.token_cache import (
     write_token_cache,
 )
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
-from training.trainer_setokim import VISUAL_HEADS, SetokimTrainer, SetokimTrainingArguments, load_setokim
+from training.trainer_setokim import VISUAL_HEADS, SetokimTrainer, SetokimTrainingArguments, load_setokim, row_lengths
 
 PIXELS, CACHED, PACKED = "pixels, padded", "cache, padded", "cache, packed"
 ALIKE = {  # of all variants, whatever the recipe says
@@ -163,8 +163,11 @@ class SetokimStage:
             self.trainer_class, self.options = finetune_setokim.SetokimSFTTrainer, {"peft_config": lora}
         if lora is None:
             train_only(self.model, model_args.trainable or ("model.language_model", "lm_head", *VISUAL_HEADS))
-        self.collator = SetokimCollator(self.processor, args.max_length, self.data_args.long_rows)
-        rows = without_long_rows(rows, self.collator)
+        if self.data_args.streaming:
+            raise ValueError("A stream has no first rows to take turns on: give the recipe streaming: false.")
+        lengths = row_lengths(self.model, self.processor, args.max_length, self.data_args.long_rows)
+        self.collator = SetokimCollator(self.processor, lengths)
+        rows = without_long_rows(rows, lengths)
         number = _rows_of_round(args, steps, len(rows))
         self.rows = replace(rows, part_of=rows.part_of[:number], row_of=rows.row_of[:number])
         refuse_trained_setok(self.trainer(args, self.rows).model)  # with adapters in their places
