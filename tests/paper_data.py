@@ -1,6 +1,5 @@
 """All files that the recipes of the paper's size name, in the format of their release, with a few rows in each."""
 
-import gzip
 import io
 import json
 import tarfile
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import datasets
 import yaml
+import zstandard
 from PIL import Image
 
 from tests.reader_releases import (
@@ -24,9 +24,8 @@ from tests.reader_testing import CAPTIONS, INSTANCES, REFERENCES, SIZE, llava
 from tests.script_testing import ROOT
 
 RECIPES = ("pretrain", "masks", "finetune", "lora")  # setokim_llama2_7b_*.yaml
-# Of the Hub, and compressed as the tests need no package for: what stands in for it here
+# Of the Hub: what stands in for it here
 LOCAL = {
-    "cerebras": {"data_files": "data/SlimPajama-627B/train/*/*.jsonl.gz"},
     "pixparse/cc12m-wds": {"dataset": "webdataset", "data_files": "data/hub/cc12m-train-*.tar"},
     "timbrooks/instructpix2pix-clip-filtered": {"dataset": "parquet", "data_files": "data/hub/ip2p-*.parquet"},
     "osunlp/MagicBrush": {"dataset": "parquet", "data_files": "data/hub/magicbrush-*.parquet"},
@@ -39,12 +38,7 @@ def paper_recipe(name: str) -> dict:
     """A recipe's values, its data on this machine."""
     file = ROOT / "training" / "recipes" / f"setokim_llama2_7b_{name}.yaml"
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    values["mixture"] = [
-        part | LOCAL["cerebras" if part.get("name") == "slimpajama" else part["dataset"]]
-        if part["dataset"] in LOCAL or part.get("name") == "slimpajama"
-        else part
-        for part in values["mixture"]
-    ]
+    values["mixture"] = [part | LOCAL.get(part["dataset"], {}) for part in values["mixture"]]
     return values
 
 
@@ -75,7 +69,7 @@ def _write_texts(data: Path) -> None:
         folder = data / "SlimPajama-627B" / "train" / f"chunk{chunk}"
         folder.mkdir(parents=True)
         lines = [json.dumps({"text": text, "meta": {"redpajama_set_name": "RedPajamaC4"}}) for text in texts]
-        (folder / "example_train_0.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+        (folder / "example_train_0.jsonl.zst").write_bytes(zstandard.compress("\n".join(lines).encode()))
     alpaca = [
         {"instruction": "Name the odd one out.", "input": "Twitter, Telegram", "output": "Telegram"},
         {"instruction": "Say hello.", "input": "", "output": "Hello."},
