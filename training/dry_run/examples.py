@@ -73,8 +73,7 @@ def _tiles(name: str, row: dict, processor: SetokImageProcessor) -> list[Tile]:
     for number, mask in enumerate(row["masks"][: min(asked, _SHOWN_PICTURES)], 1):
         shown.append(draw_mask(row["images"][0], np.asarray(mask) > 0))
         captions.append(f"mask {number}")
-    captions[0] = f"{captions[0]}\n{name}"
-    return list(zip(shown, captions, strict=True))
+    return [(picture, f"{caption}\n{name}") for picture, caption in zip(shown, captions, strict=True)]
 
 
 def _sheet(rows: list[list[Tile]]) -> Image.Image | None:

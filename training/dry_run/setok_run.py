@@ -62,15 +62,16 @@ def dry_run_setok(args: DryRunArguments, source: SetokSource, training: Training
     files = [find_file(file) for file in source.concept_names]
     missing += [f"concept_names: {file.name}" for file in files if not file.found]
     bank = _bank(source, files, problems, notes)
-    samples = _samples(source, args.dry_run_rows, bank, missing)
+    samples = _samples(source, args.dry_run_rows, bank, missing, problems)
     evaluated = []
     if source.eval_mixture:
         evaluated = sample_parts(source.eval_mixture, args.dry_run_rows, "picture", "validation", bank)
-    if source.eval_examples and evaluated and not any(sample.missing or sample.problem for sample in evaluated):
-        problems += _too_few(source, bank or _names_of(samples))
+    names = _whole_bank(source, bank, samples)
+    if names is not None and not any(sample.missing or sample.problem for sample in evaluated):
+        problems += _too_few(source, names)
     for sample in evaluated:
         sample.name += " (held out)"
-    has_names = bool(bank or _names_of(samples))
+    has_names = bool(files or bank or _names_of(samples))
     if source.needs_names and not has_names:
         problems.append("encoder_only learns from the names of what is in a picture, and there are none")
     missing += missing_models(source.setok, [*source.models, *(_text_model(source, missing) if has_names else ())])
@@ -100,7 +101,7 @@ def _bank(source: SetokSource, files: list[NamedFile], problems: list[str], note
 
 
 def _samples(
-    source: SetokSource, sample_rows: int, bank: frozenset[str] | None, missing: list[str]
+    source: SetokSource, sample_rows: int, bank: frozenset[str] | None, missing: list[str], problems: list[str]
 ) -> list[PartSample]:
     if source.mixture:
         return sample_parts(source.mixture, sample_rows, "picture", bank=bank)
@@ -108,17 +109,29 @@ def _samples(
         return [sample_scenes(name, scenes, sample_rows) for name, scenes in source.scenes().items()]
     except FileNotFoundError as error:
         missing.append(str(error))
-        return []
+    except ValueError as error:
+        problems.append(str(error))
+    return []
 
 
 def _names_of(samples: list[PartSample]) -> frozenset[str]:
     return frozenset(name for sample in samples if sample.labels for name in sample.labels.names)
 
 
+def _whole_bank(source: SetokSource, bank: frozenset[str] | None, samples: list[PartSample]) -> frozenset[str] | None:
+    """Also where it has the names of rows; None where not all are known."""
+    if bank is not None or source.concept_names:
+        return bank
+    if not all(sample.looked_up or sample.part["dataset"] == "emoji_scenes" for sample in samples):
+        return None
+    return _names_of(samples) | frozenset(names_in_advance(source.mixture, ()))
+
+
 def _too_few(source: SetokSource, names: frozenset[str]) -> list[str]:
     """What would be wrong with the rows to evaluate on: they are read as training reads them."""
     try:
-        held_out_rows(source.eval_mixture, source.eval_examples, names)
+        if source.eval_mixture and source.eval_examples:
+            held_out_rows(source.eval_mixture, source.eval_examples, names)
     except ValueError as error:
         return [f"eval_mixture: {error}"]
     return []

@@ -99,12 +99,18 @@ def test_all_that_is_missing_is_named_at_once(paper):
     for path in map(Path, gone.values()):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     Path("vision", "model.safetensors").unlink()
-    code, report = dry_run(paper, text_model_name_or_path="nobody/text")
+    models = {"text_model_name_or_path": "nobody/text", "perceptual_model_name_or_path": "lpips.safetensors"}
+    code, report = dry_run(paper, **models)
     missing = report.split("## Missing\n")[1].split("\n#")[0]
     assert code == 1 and all(f"- {part}: {path}\n" in missing for part, path in gone.items())
-    assert "- vision: there are no weights in it" in missing
+    told = (
+        "vision: there are no weights in it",
+        "nobody/text (AutoConfig): ",
+        "lpips.safetensors: there is no such file",
+    )
+    assert all(f"- {line}" in missing for line in told)
     assert {line["rows"] for line in tables(report)[0].values()} == {"-"}
-    code, report = dry_run(paper, patch_cache=None, mixture=[{"dataset": "emoji_scenes", "task": "concepts"}])
+    code, report = dry_run(paper, mixture=[{"dataset": "emoji_scenes", "task": "concepts"}])
     assert code == 1 and "no name was looked up" in report
 
 
@@ -147,6 +153,35 @@ def test_a_folder_in_place_of_a_mixture(paper):
     assert code == 1 and "held_out: 5 leaves none of the 5 rows to train on" in report
     code, report = dry_run(paper, dataset="nowhere/at-all")
     assert code == 1 and "nowhere/at-all" in report.split("## Would stop the training\n")[1]
+
+
+def test_all_rows_to_train_on_tell_the_names_of_those_to_evaluate_on(paper):
+    """Where there are no files of names, and rows with others are refused."""
+    objects, evaluated = RECIPE["mixture"][1], RECIPE["eval_mixture"][1] | {"on_error": "raise"}
+    options = {"concept_names": [], "streaming": False, "mixture": [objects], "eval_mixture": [evaluated]}
+    assert dry_run(paper, **options)[0] == 0
+    labels = Path(objects["labels"])
+    labels.write_text(labels.read_text().replace("/m/1,1", "/m/2,1"))
+    code, report = dry_run(paper, **options)
+    assert code == 1 and "the name 'Tortoise' is not among the 2 of the concept bank" in report
+
+
+def test_a_run_may_go_on_from_a_setok_and_need_photographs(setok_folder, tmp_path, capsys, monkeypatch):
+    def status(folder: Path, **overrides) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(tiny_recipe(folder, **overrides)), "--dry_run", "--dry_run_rows", "2"])
+        return end.value.code, capsys.readouterr().out
+
+    code, report = status(tmp_path / "one", model_name_or_path=str(setok_folder))
+    assert code == 0 and "of which the model gets 24 x 24" in report
+    BertConfig().save_pretrained(tmp_path / "other")
+    code, report = status(tmp_path / "two", model_name_or_path=str(tmp_path / "other"))
+    assert code == 1 and "holds a model of type 'bert', not 'setok'" in report
+    monkeypatch.chdir(tmp_path)
+    code, report = status(tmp_path / "three", photo_examples=8, image_size=64)
+    assert code == 1 and "python -m training.data.photo_scenes.fetch" in report.split("## Missing\n")[1]
+    code, report = status(tmp_path / "four", photo_examples=8)
+    assert code == 1 and "image_size must be at least 64" in report.split("## Would stop the training\n")[1]
 
 
 def test_scenes_are_drawn(tmp_path, capsys):
