@@ -1,6 +1,6 @@
 """Stage 0: trains SeTok. One YAML file holds a whole recipe; arguments after it take precedence.
 
-accelerate launch training/train_setok.py training/recipes/setok_emoji_tiny.yaml [--max_steps 100 ...]
+accelerate launch training/train_setok.py training/recipes/setok_emoji_tiny.yaml [--max_steps 100 ...] [--dry_run]
 """
 
 import logging
@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,10 +32,11 @@ from training.data import (
 from training.data.concept_bank import held_out_rows, names_of_mixture, with_known_names
 from training.data.concept_text import concept_text_features
 from training.data.setok_collator import SetokCollator
-from training.data.setok_rows import load_setok_rows
+from training.data.setok_rows import load_setok_rows, setok_part
 from training.data.skipped_rows import SkippedRows
 from training.data.sources import RowArguments, load_rows
 from training.data.streams import RowStream
+from training.dry_run import DryRunArguments, SetokSource, dry_run_setok
 from training.evaluation.evaluate_setok import Example, evaluate_setok
 from training.freezing import part_sizes, train_only
 from training.loading import UNUSED_IN_ENCODERS, load_whole
@@ -43,7 +45,7 @@ from training.losses.encoder_pretraining import SetokEncoderPretraining
 from training.packaged_models import lpips_vgg
 from training.patch_cache import PatchCache, patch_fingerprint
 from training.recipe import check_ranges, parse_recipe
-from training.streaming import skipped_rows
+from training.streaming import refuse_endless, skipped_rows
 from training.trainer_setok import SetokTrainer, SetokTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -164,12 +166,18 @@ class DataArguments(RowArguments):
 
 
 def main(arguments: list[str] | None = None) -> SetokTrainer:
-    model_args, data_args, training_args = parse_recipe(
-        (ModelArguments, DataArguments, SetokTrainingArguments), sys.argv[1:] if arguments is None else arguments
+    model_args, data_args, training_args, dry_run_args = parse_recipe(
+        (ModelArguments, DataArguments, SetokTrainingArguments, DryRunArguments),
+        sys.argv[1:] if arguments is None else arguments,
     )
     logging.basicConfig(level=logging.INFO if training_args.should_log else logging.WARNING, format="%(message)s")
     set_seed(training_args.seed)
 
+    if data_args.streaming and data_args.dataset is None:
+        refuse_endless(training_args)
+    if dry_run_args.dry_run:
+        source = dry_run_source(model_args, data_args, training_args)
+        sys.exit(dry_run_setok(dry_run_args, source, training_args))
     train_data, eval_examples, names = load_data(data_args, training_args.seed, skipped_rows(training_args))
     text_features = None
     if names:
@@ -240,6 +248,38 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
     return trainer
 
 
+def dry_run_source(
+    args: ModelArguments, data_args: DataArguments, training_args: SetokTrainingArguments
+) -> SetokSource:
+    """What a dry run looks at: the data that `load_data` would read, and the models."""
+    models = [args.vision_model_name_or_path] if args.vision_model_name_or_path is not None else []
+    if training_args.perceptual_weight and args.perceptual_model_name_or_path != "encoder":
+        models.append(args.perceptual_model_name_or_path)
+    data = {"patch_cache": data_args.patch_cache}
+    if data_args.dataset is None:
+        data |= {
+            "mixture": data_args.mixture, "streaming": data_args.streaming, "concept_names": data_args.concept_names,
+            "eval_mixture": data_args.eval_mixture, "eval_examples": data_args.eval_examples,
+        }  # fmt: skip
+    elif data_args.dataset == "emoji_scenes":
+        data["scenes"] = partial(_scenes, data_args)
+    else:
+        part = setok_part(data_args.dataset) | {"on_error": data_args.on_bad_rows}
+        if data_args.eval_examples:
+            data["notes"] = [f"The first {data_args.eval_examples} rows are held out, and counted here."]
+        if data_args.eval_examples and Path(data_args.dataset).is_dir():
+            part["held_out"] = data_args.eval_examples
+        data["mixture"] = [part]
+    return SetokSource(
+        models,
+        args.text_model_name_or_path,
+        partial(load_image_processor, args, data_args),
+        args.model_name_or_path,
+        needs_names=args.encoder_only,
+        **data,
+    )
+
+
 def load_data(args: DataArguments, seed: int = 0, skipped: SkippedRows | None = None):
     """Training rows, examples for evaluation, and the names of all concepts (None where rows have none)."""
     if args.dataset is None:
@@ -249,17 +289,12 @@ def load_data(args: DataArguments, seed: int = 0, skipped: SkippedRows | None = 
             "dataset: %s takes the place of the mixture, and of all that the recipe says of it", args.dataset
         )
     if args.dataset == "emoji_scenes":
-        scene_config = SceneConfig(
-            image_size=args.image_size or DEFAULT_SIZE, vocabulary=args.vocabulary, styles=tuple(args.styles)
-        )
-        train = EmojiScenes("train", args.train_examples, replace(scene_config, redrawn=args.redrawn))
-        validation = EmojiScenes("validation", max(args.eval_examples, 1), scene_config)
-        names = list(concept_names(args.vocabulary))
-        if args.photo_examples:
-            photos = PhotoScenes("train", args.photo_examples, PhotoSceneConfig(image_size=scene_config.image_size))
-            parts = {"emoji": (train, len(train)), "photo": (photos, len(photos))}
-            rows, weights = ({name: part[k] for name, part in parts.items()} for k in (0, 1))
-            train = mix(rows, weights, len(train) + len(photos))
+        parts = _scenes(args)
+        validation = EmojiScenes("validation", max(args.eval_examples, 1), _scene_config(args))
+        train, names = parts["emoji_scenes"], list(concept_names(args.vocabulary))
+        if len(parts) > 1:
+            sizes = {name: len(part) for name, part in parts.items()}
+            train = mix(parts, sizes, sum(sizes.values()))
             # Of all cut-outs, also those of no training scene: a name that was never trained is recognised by its text
             names += [name for name in photo_concept_names() if name not in names]
         return train, [validation.scene(i) for i in range(args.eval_examples)], names
@@ -269,6 +304,22 @@ def load_data(args: DataArguments, seed: int = 0, skipped: SkippedRows | None = 
     held_out = rows.select(range(args.eval_examples))
     names = sorted({name for concepts in rows["concepts"] for name in concepts or ()})
     return rows.select(range(args.eval_examples, len(rows))), list(map(_as_example, held_out)), names or None
+
+
+def _scenes(args: DataArguments) -> dict[str, EmojiScenes | PhotoScenes]:
+    """The training scenes of a recipe without a mixture."""
+    config = _scene_config(args)
+    scenes = {"emoji_scenes": EmojiScenes("train", args.train_examples, replace(config, redrawn=args.redrawn))}
+    if args.photo_examples:
+        photos = PhotoScenes("train", args.photo_examples, PhotoSceneConfig(image_size=config.image_size))
+        scenes["photo_scenes"] = photos
+    return scenes
+
+
+def _scene_config(args: DataArguments) -> SceneConfig:
+    return SceneConfig(
+        image_size=args.image_size or DEFAULT_SIZE, vocabulary=args.vocabulary, styles=tuple(args.styles)
+    )
 
 
 def _load_mixture(args: DataArguments, seed: int, skipped: SkippedRows | None):
@@ -308,14 +359,11 @@ def build_model(
     if args.encoder_only and names is None:
         raise ValueError("encoder_only learns from the names of what is in a picture: give a dataset with concepts.")
     attention = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
-    side = data_args.image_size or DEFAULT_SIZE
-    size = {"height": side, "width": side}
     if args.model_name_or_path is not None:
         config = SetokConfig.from_pretrained(args.model_name_or_path)
         update_config(config, args.config or {})
         options = {"config": config, "dtype": torch.float32} | attention
         model = load_whole(SetokForPreTraining.from_pretrained, args.model_name_or_path, "setok", **options)
-        image_processor = AutoImageProcessor.from_pretrained(args.model_name_or_path)
     else:
         values = dict(args.config or {})
         if text_features is not None:
@@ -329,17 +377,27 @@ def build_model(
             config.vision_config = encoder.config
             model = SetokForPreTraining._from_config(config, **attention)
             model.setok.vision_encoder.load_state_dict(encoder.state_dict())
-            encoder_processor = AutoImageProcessor.from_pretrained(args.vision_model_name_or_path, backend="pil")
-            image_processor = SetokImageProcessor.from_encoder(encoder_processor)
-            if data_args.image_size is not None:
-                image_processor.size = size
         else:
             model_class = SetokEncoderPretraining if args.encoder_only else SetokForPreTraining
             model = model_class._from_config(config, **attention)
-            image_processor = SetokImageProcessor(size=size)
     if names is not None:
         model.set_concepts(names, text_features)
-    return model, image_processor
+    return model, load_image_processor(args, data_args)
+
+
+def load_image_processor(args: ModelArguments, data_args: DataArguments) -> SetokImageProcessor:
+    """That of a SeTok to train."""
+    if args.model_name_or_path is not None:
+        return AutoImageProcessor.from_pretrained(args.model_name_or_path)
+    side = data_args.image_size or DEFAULT_SIZE
+    size = {"height": side, "width": side}
+    if args.vision_model_name_or_path is None:
+        return SetokImageProcessor(size=size)
+    encoder_processor = AutoImageProcessor.from_pretrained(args.vision_model_name_or_path, backend="pil")
+    image_processor = SetokImageProcessor.from_encoder(encoder_processor)
+    if data_args.image_size is not None:
+        image_processor.size = size
+    return image_processor
 
 
 def build_perceptual_loss(

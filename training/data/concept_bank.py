@@ -29,13 +29,18 @@ def names_of_mixture(rows: Mixture | RowStream, parts: list[dict], files: Sequen
         parts: that mixture.
         files: see `read_concept_names`.
     """
-    drawn = [part for part in parts if part["dataset"] == "emoji_scenes"]
-    names = [name for part in drawn for name in concept_names(part.get("vocabulary", SceneConfig.vocabulary))]
-    names += [name for file in files for name in read_concept_names(file)]
+    names = names_in_advance(parts, files)
     if isinstance(rows, Mixture) and not files:
         stored = [part for part in rows.parts if isinstance(part, datasets.Dataset)]
         names += sorted({name for part in stored for of_row in part["concepts"] for name in of_row or ()})
     return list(dict.fromkeys(names)) or None
+
+
+def names_in_advance(parts: list[dict], files: Sequence[str]) -> list[str]:
+    """The names that are known before a row is read, see `names_of_mixture`."""
+    drawn = [part for part in parts if part["dataset"] == "emoji_scenes"]
+    names = [name for part in drawn for name in concept_names(part.get("vocabulary", SceneConfig.vocabulary))]
+    return names + [name for file in files for name in read_concept_names(file)]
 
 
 def read_concept_names(file: str | Path) -> list[str]:
@@ -75,7 +80,7 @@ def with_known_names(rows: Mixture | RowStream, parts: list[dict], names: Sequen
             continue  # EmojiScenes, whose names are known
         report = Report(name, named_parts(parts)[name].get("on_error", "raise"))
         checked = [
-            report.attempt(f"row {row} of those read", partial(_check, of_row or (), known))
+            report.attempt(f"row {row} of those read", partial(check_names, of_row or (), known))
             for row, of_row in enumerate(part["concepts"])
         ]
         kept = [row for row, is_good in enumerate(checked) if is_good]
@@ -111,6 +116,16 @@ def held_out_rows(
     return found
 
 
+def check_names(names: Sequence[str], known: frozenset[str]) -> bool:
+    """True; a ValueError that names the first that is not known."""
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"the name {unknown[0]!r} is not among the {len(known)} of the concept bank: add it to a file of "
+            "concept_names"
+        )
+    return True
+
+
 @dataclass(frozen=True)
 class _Opener:
     """Opens a row, and refuses one with a name that is not known."""
@@ -121,17 +136,7 @@ class _Opener:
     def __call__(self, lazy: dict) -> dict:
         row = self.open(lazy)
         try:
-            _check(row["concepts"] or (), self.known)
+            check_names(row["concepts"] or (), self.known)
         except ValueError as error:
             raise ValueError(f"{lazy['origin']}: {error}") from error
         return row
-
-
-def _check(names: Sequence[str], known: frozenset[str]) -> bool:
-    """True; a ValueError that names the first that is not known."""
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(
-            f"the name {unknown[0]!r} is not among the {len(known)} of the concept bank: add it to a file of "
-            "concept_names"
-        )
-    return True

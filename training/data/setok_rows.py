@@ -21,3 +21,10 @@ def load_setok_rows(dataset: str, split: str = "train", on_error: OnError = "rai
     if root.is_dir():
         return load_image_folder(root, on_error=on_error)
     return load_hub_dataset(dataset, split, on_error=on_error, needs="picture")
+
+
+def setok_part(dataset: str) -> dict:
+    """The part of a mixture that has the same rows."""
+    root = Path(dataset)
+    is_bare = root.is_dir() and not (root / "data.json").is_file()
+    return {"dataset": "pictures", "root": dataset} if is_bare else {"dataset": dataset}

@@ -2,5 +2,6 @@
 
 from .reading import ModelSource
 from .run import DryRunArguments, dry_run
+from .setok_run import SetokSource, dry_run_setok
 
-__all__ = ["DryRunArguments", "ModelSource", "dry_run"]
+__all__ = ["DryRunArguments", "ModelSource", "SetokSource", "dry_run", "dry_run_setok"]

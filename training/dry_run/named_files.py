@@ -29,10 +29,10 @@ def named_files(part: dict) -> list[NamedFile]:
         folder = Path(dataset) if Path(dataset).is_dir() else folder
     else:
         keys = []
-    return [_find(path, folder) for key in keys for path in _paths(options[key]) if "://" not in path]
+    return [find_file(path, folder) for key in keys for path in _paths(options[key]) if "://" not in path]
 
 
-def _find(name: str, folder: Path) -> NamedFile:
+def find_file(name: str, folder: Path = Path()) -> NamedFile:
     path = os.path.join(folder, name)
     if os.path.exists(path):
         return NamedFile(name, [path])

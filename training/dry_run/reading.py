@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.configuration_utils import PreTrainedConfig
 
 from modeling_setok import SetokConfig, SetokimConfig
@@ -15,6 +15,7 @@ from training.data.bpe_tokenizer import train_tokenizer
 
 Found = TypeVar("Found")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+DEFAULT_PROCESSOR = "The image processor is missing: pictures are shown as the default one makes them."
 _BYTES = 270  # the vocabulary of a tokenizer that has little more than bytes
 
 
@@ -85,11 +86,26 @@ def reading_of(source: ModelSource, texts: Iterable[str]) -> Reading:
     if setok is None:
         notes.append(f"The SeTok is missing: its most tokens are taken to be {SetokConfig().max_tokens}, the default.")
     if image_processor is None:
-        notes.append("The image processor is missing: pictures are shown as the default one makes them.")
+        notes.append(DEFAULT_PROCESSOR)
         image_processor = SetokImageProcessor()
     if processor is None:
         processor = SetokimProcessor.from_parts(image_processor, tokenizer or train_tokenizer([], _BYTES))
     return Reading(processor, _image_tokens(setok or SetokConfig(), source.config or {}), counts_tokens, missing, notes)
+
+
+def missing_models(setok: str | None, names: Iterable[str]) -> list[str]:
+    """What cannot be had of a SeTok, and of other models, folders, Hub ids or files of weights."""
+    missing = []
+    if setok is not None:
+        _look_for_weights(setok, missing)
+        _load(partial(_config, SetokConfig), setok, missing)
+    for name in names:
+        if not name.endswith(".safetensors"):
+            _look_for_weights(name, missing)
+            _load(AutoConfig.from_pretrained, name, missing)
+        elif not Path(name).is_file():
+            missing.append(f"{name}: there is no such file")
+    return missing
 
 
 def _load(load: Callable[[str], Found], name: str, missing: list[str]) -> Found | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
 from transformers import TrainingArguments
 
 from training.data.row_lengths import RowLengths
@@ -11,7 +12,7 @@ from training.data.sources import MixtureArguments
 from .amounts import amounts_of
 from .examples import draw_examples
 from .reading import ModelSource, reading_of
-from .report import Step, write_report
+from .report import Findings, Step, write_report
 from .sample import sample_parts
 
 
@@ -49,29 +50,35 @@ def dry_run(args: DryRunArguments, source: ModelSource, data: MixtureArguments, 
     for sample in samples:
         if sample.name in amounts:
             sample.problem = sample.problem or _refused(amounts[sample.name].long, lengths)
-    step = Step(
+    missing = [*reading.missing, *missing_folders(token_cache=data.token_cache)]
+    found = Findings(missing=missing, notes=reading.notes)
+    report = write_report(samples, amounts, reading, step_of(args, training), found, args.dry_run_rows)
+    show(Path(training.output_dir), report, *draw_examples(samples, reading, counted))
+    return int(bool(missing) or any(sample.missing or sample.problem for sample in samples))
+
+
+def step_of(args: DryRunArguments, training: TrainingArguments) -> Step:
+    return Step(
         training.per_device_train_batch_size,
         training.gradient_accumulation_steps,
         args.dry_run_processes or training.world_size,
         training.max_steps,
     )
-    missing = [*reading.missing, *_missing_elsewhere(data)]
-    folder = Path(training.output_dir)
+
+
+def missing_folders(**folders: str | None) -> list[str]:
+    """Those of these arguments that name a folder which is not there."""
+    return [f"{name}: the folder {path}" for name, path in folders.items() if path and not Path(path).is_dir()]
+
+
+def show(folder: Path, report: str, examples: str, sheet: Image.Image | None) -> None:
+    """Prints a report with its examples, and writes it to the output folder, with their pictures."""
     folder.mkdir(parents=True, exist_ok=True)
-    report = write_report(samples, amounts, reading, step, missing, args.dry_run_rows)
-    examples, sheet = draw_examples(samples, reading, counted)
     if sheet is not None:
         sheet.save(folder / "dry_run.png")
     text = f"{report}\n{examples}"
     (folder / "dry_run.md").write_text(text, encoding="utf-8")
     print(text)
-    return int(bool(missing) or any(sample.missing or sample.problem for sample in samples))
-
-
-def _missing_elsewhere(data: MixtureArguments) -> list[str]:
-    if data.token_cache is None or Path(data.token_cache).is_dir():
-        return []
-    return [f"token_cache: the folder {data.token_cache}"]
 
 
 def _refused(long: dict, lengths: RowLengths) -> str | None:

@@ -12,7 +12,7 @@ from training.data.row_lengths import RowLengths
 from training.dry_run.amounts import amounts_of
 from training.dry_run.named_files import NamedFile, named_files
 from training.dry_run.reading import ModelSource, Reading, reading_of
-from training.dry_run.report import Step, write_report
+from training.dry_run.report import Findings, Step, write_report
 from training.dry_run.sample import sample_parts
 from training.finetune_setokim import main
 
@@ -39,7 +39,7 @@ def report_of(parts: list[dict], lengths: RowLengths, step: Step, streaming: boo
     samples = sample_parts(parts, 100)
     amounts = {sample.name: amounts_of(sample, lengths, streaming) for sample in samples}
     reading = Reading(lengths.processor, lengths.image_tokens, True)
-    report = write_report(samples, amounts, reading, step, [], 100)
+    report = write_report(samples, amounts, reading, step, Findings(), 100)
     lines = [line.strip("| \n").split(" | ") for line in report.splitlines() if line.startswith("| ")]
     return {line[0]: line for line in lines[2:]} | {"report": [report]}
 
