@@ -24,7 +24,7 @@ from modeling_setok.configuration_setokim import SPECIAL_TOKEN_IDS
 from training.configs import update_config
 from training.finetune_setokim import lora_config
 from training.freezing import count_parameters, part_sizes, train_only
-from training.recipe import read_recipe
+from training.recipe import read_recipe, trains_setokim
 
 RECIPES = Path(__file__).parent / "recipes"
 PAPER = ["setok_so400m_384", *(f"setokim_llama2_7b_{stage}" for stage in ("pretrain", "masks", "finetune", "lora"))]
@@ -73,7 +73,7 @@ def recipe_model(recipe: dict, config: SetokConfig | SetokimConfig) -> nn.Module
     if recipe.get("encoder_only"):
         raise ValueError("A recipe with encoder_only trains no SeTok; there is nothing to count.")
     update_config(config, recipe.get("config") or {})
-    is_setokim = "mixture" in recipe
+    is_setokim = trains_setokim(recipe)
     model_class = SetokimForConditionalGeneration if is_setokim else SetokForPreTraining
     with torch.device("meta"):
         model: PreTrainedModel = model_class(config)
@@ -95,7 +95,7 @@ def recipe_config(recipe: dict, model: str | None, language_model: str | None) -
     """
     if "output_dir" not in recipe:
         raise ValueError("This is no recipe: it has no output_dir.")
-    config_class = SetokimConfig if "mixture" in recipe else SetokConfig
+    config_class = SetokimConfig if trains_setokim(recipe) else SetokConfig
     if model is None:
         if "text_config" in recipe:
             raise ValueError("This recipe is not of the paper's model: name one of its size with --model.")
@@ -104,7 +104,7 @@ def recipe_config(recipe: dict, model: str | None, language_model: str | None) -
         config = AutoConfig.from_pretrained(model)
         if config.model_type != config_class.model_type:
             raise ValueError(f"The recipe is of a {config_class.model_type}, and {model} is a {config.model_type}.")
-    if language_model is None or "mixture" not in recipe:
+    if language_model is None or not trains_setokim(recipe):
         return config
     text_config = AutoConfig.from_pretrained(language_model).get_text_config()
     first = text_config.vocab_size  # the new tokens come after its own
@@ -145,7 +145,7 @@ def print_table(options: argparse.Namespace) -> None:
         total, trained = count_parameters(model)
         alone = bytes_per_device(model, ENGINES["one device"])
         cells = [f"{total / 1e6:,.1f} M", f"{trained / 1e6:,.1f} M", " + ".join(map(size_text, alone.values()))]
-        can_shard = "mixture" in recipe  # Setokim's; SeTok is trained with whole weights
+        can_shard = trains_setokim(recipe)  # Setokim's; SeTok is trained with whole weights
         cells += [
             size_text(sum(bytes_per_device(model, engine, options.devices).values()))
             if can_shard or not engine.sharded

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -20,6 +20,8 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from training.configs import nearest
 
 _NOT_GIVEN = object()
+# Of which a recipe of stage 0 with a mixture has some
+_OF_STAGE_0 = {"concept_names", "eval_mixture", "max_concepts", "text_model_name_or_path", "vision_model_name_or_path"}
 
 
 def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple:
@@ -65,6 +67,11 @@ def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple:
         cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
         for cls in classes
     )
+
+
+def trains_setokim(recipe: Mapping) -> bool:
+    """Whether the values of a recipe are those of a Setokim, and not of stage 0, which may have a mixture, too."""
+    return "mixture" in recipe and _OF_STAGE_0.isdisjoint(recipe)
 
 
 def read_recipe(path: str | Path) -> dict:

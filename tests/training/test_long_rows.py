@@ -16,11 +16,10 @@ from safetensors.torch import load_file
 )
 def test_a_run_over_long_rows_goes_on_exactly(stage, long_rows, counted, setokim_recipe, tmp_path, caplog):
     main = importlib.import_module(f"training.{stage}_setokim").main
-    questions = ["Hi", "Hi", "Why " * 600, "Who", "And"]
-    answers = ["One.", "Two " * 600, "Lost.", "Three.", "Four."]
+    talks = [["Hi", "One."], ["Hi", "Two.", "Why?", "So " * 600], ["Why " * 600, "Lost."], ["Who", "Three."]]
     rows = [
-        {"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]}
-        for question, answer in zip(questions, answers, strict=True)
+        {"conversations": [{"from": ("human", "gpt")[turn % 2], "value": said} for turn, said in enumerate(talk)]}
+        for talk in talks
     ]
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "data.json").write_text(json.dumps(rows))
@@ -36,7 +35,7 @@ def test_a_run_over_long_rows_goes_on_exactly(stage, long_rows, counted, setokim
         with caplog.at_level(logging.INFO):
             caplog.clear()
             main([str(recipe)])
-        assert f"talk: 2 of 5 rows have more than max_length = 250 tokens: {counted}" in caplog.text
+        assert f"talk: 2 of 4 rows have more than max_length = 250 tokens: {counted}" in caplog.text
         weights.append(load_file(folder / "run" / "model.safetensors"))
     whole, killed = weights
     for name, tensor in whole.items():

@@ -244,7 +244,7 @@ def test_our_recipes_name_data_parts_and_values_that_exist(recipe, processor, mo
         monkeypatch.setattr(sources, name, create_autospec(getattr(sources, name), return_value=found))
     for name in ("coco", "refcoco"):
         monkeypatch.setitem(sources.LOADERS, name, create_autospec(sources.LOADERS[name], return_value=found))
-    for name in ("stream_hub_dataset", "stream_entries"):
+    for name in ("stream_hub_dataset", "keep_entries", "as_stream"):
         monkeypatch.setattr(sources, name, create_autospec(getattr(sources, name)))
     args = sources.MixtureArguments(values["mixture"], 100, streaming=values.get("streaming", False))
     rows = sources.load_rows(args, 0, SkippedRows(tmp_path / "skipped_rows.jsonl"))

@@ -37,7 +37,7 @@ from training.data.sources import MixtureArguments, load_mixture
 from training.evaluation.report import write_results
 from training.freezing import train_only
 from training.patch_cache import PatchCache, write_patch_cache
-from training.recipe import check_ranges, parse_recipe, read_recipe
+from training.recipe import check_ranges, parse_recipe, read_recipe, trains_setokim
 from training.token_cache import (
     TokenCache,
     from_token_cache,
@@ -199,10 +199,10 @@ def load_stage(recipe: list[str], steps: int) -> SetokStage | SetokimStage:
     Raises:
         ValueError: what is cached is trained, or the recipe has fewer rows than the steps take.
     """
-    keys = set(read_recipe(recipe[0]))
-    if "mixture" not in keys:
+    values = read_recipe(recipe[0])
+    if not trains_setokim(values):
         return SetokStage(recipe, steps)
-    return SetokimStage(recipe, steps, pretraining=not keys.isdisjoint(pretrain_setokim.NEW))
+    return SetokimStage(recipe, steps, pretraining=any(name in values for name in pretrain_setokim.NEW))
 
 
 def _rows_of_round(args: TrainingArguments, steps: int, available: int) -> int:
