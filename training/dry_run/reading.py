@@ -99,7 +99,7 @@ def missing_models(setok: str | None, names: Iterable[str]) -> list[str]:
     if setok is not None:
         _look_for_weights(setok, missing)
         _load(partial(_config, SetokConfig), setok, missing)
-    for name in names:
+    for name in dict.fromkeys(names):  # an encoder of two towers may be named for both
         if not name.endswith(".safetensors"):
             _look_for_weights(name, missing)
             _load(AutoConfig.from_pretrained, name, missing)

@@ -165,8 +165,10 @@ def _evaluated(samples: Sequence[PartSample], bank: frozenset[str] | None) -> st
 
 
 def _outside(samples: Sequence[PartSample], bank: frozenset[str] | None) -> list[str]:
+    if bank is None:
+        return []
     lines = []
-    for sample in samples if bank is not None else ():
+    for sample in (sample for sample in samples if sample.labels is not None):
         names = [(name, rows) for name, rows in sample.labels.names.most_common() if name not in bank]
         told = [f"{name!r} ({rows} rows)" for name, rows in names[:_SHOWN_NAMES]]
         more = [f"and {len(names) - _SHOWN_NAMES} more"] if len(names) > _SHOWN_NAMES else []

@@ -114,6 +114,14 @@ def test_all_that_is_missing_is_named_at_once(paper):
     assert code == 1 and "no name was looked up" in report
 
 
+def test_shares_are_those_of_the_parts_that_are_there(paper):
+    shutil.rmtree(RECIPE["mixture"][0]["folder"])
+    code, report = dry_run(paper)
+    trained, _ = tables(report)
+    assert code == 1 and "Of 1 parts nothing could be read" in report
+    assert trained["reconstruction"]["rows"] == "-" and trained["concepts"]["share of rows"] == "100.0 %"
+
+
 @pytest.mark.parametrize(("on_error", "status"), [("skip", 0), ("raise", 1)])
 def test_names_outside_the_bank_are_named_and_their_rows_bad(on_error, status, paper):
     """Of 20 pictures every third is of a car."""
