@@ -67,6 +67,11 @@ class StreamingTrainerMixin(ResumingTrainerMixin):
         )
         return self.stream_loader
 
+    def log(self, *args, **kwargs) -> None:
+        if self.is_streaming:  # where a run goes on, transformers would count from its own beginning
+            self.state.epoch = self.state.global_step / self.args.max_steps
+        super().log(*args, **kwargs)
+
     def state_files(self) -> list[str]:
         return [*super().state_files(), *([self._stream_file()] if self.is_streaming else [])]
 

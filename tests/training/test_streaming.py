@@ -97,7 +97,10 @@ def test_a_run_goes_on_bit_for_bit(stage, workers, parts, setokim_recipe, tmp_pa
     weights = [load_file(next(run.glob("*model.safetensors"))) for run in runs]
     assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
     logs = [json.loads((run / "trainer_state.json").read_text())["log_history"] for run in runs]
-    losses = [[(log["step"], log["loss"], log["vision_tokens"]) for log in of_run if "loss" in log] for of_run in logs]
+    losses = [
+        [(log["step"], log["epoch"], log["loss"], log["vision_tokens"]) for log in of_run if "loss" in log]
+        for of_run in logs
+    ]
     assert losses[0] == losses[1] and len(losses[0]) == 6
     noted = [json.loads(line) for line in (whole / "skipped_rows.jsonl").read_text().splitlines()]
     reasons = {row["origin"].split(", ")[-1]: row["reason"] for row in noted}
