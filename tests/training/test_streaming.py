@@ -87,6 +87,7 @@ def test_a_run_goes_on_bit_for_bit(stage, workers, parts, setokim_recipe, tmp_pa
         recipe = setokim_recipe(
             stage, folder, mixture=parts, streaming=True, shuffle_buffer=8, max_steps=6, save_steps=3, logging_steps=1,
             per_device_train_batch_size=4, dataloader_num_workers=workers, max_length=300, long_rows="cut",
+            pack_rows=stage == "finetune",
             **({"tokenizer_rows": 100} if stage == "pretrain" else {}),
         )  # fmt: skip
         if runs:
