@@ -165,3 +165,18 @@ def test_shipped_parts_are_whole_with_what_they_name(part, tmp_path):
     (clustering,) = (module for module in model.modules() if isinstance(module, TokenClustering))
     assert clustering.feature_scale > 0
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_shipped_parts_fit_the_code(part):
+    """Also where what is frozen was not fetched."""
+    config = AutoConfig.from_pretrained(part)
+    with torch.device("meta"):
+        model = frozen_parts.CLASSES[config.model_type](config)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in load_file(part / "trained.safetensors").items()}
+    assert found.items() <= expected.items()
+    frozen = ("setok.vision_encoder.", "model.setok.", "detokenizer.")  # of a SeTok, or of a Setokim beside its SeTok
+    assert all(
+        name.startswith(frozen[:1] if config.model_type == "setok" else frozen[1:]) for name in expected.keys() - found
+    )
