@@ -168,7 +168,7 @@ def test_a_map_size_paints_by_maps_without_the_cnn():
     ("settings", "sentence"),
     [
         ({"map_size": 8}, "map_size needs an even patch_size, got None"),
-        ({"map_size": 8, "patch_size": 5}, "map_size needs an even patch_size, got 5: maps have half as many."),
+        ({"map_size": 8, "patch_size": 5}, "map_size needs an even patch_size, got 5: maps have half the pixels."),
         ({"map_size": 1}, "map_size must be at least 2, got 1"),
         ({"map_hidden_size": 0}, "map_hidden_size must be at least 1, got 0"),
     ],
