@@ -31,9 +31,11 @@ class TokenShares:
         """Takes note of a batch, before the model sees it."""
         ids = inputs["input_ids"]
         is_visual = (ids == self.visual_ids[0]) | (ids == self.visual_ids[1])
-        self.has_images = bool(is_visual.any())  # without any the projector is run for its gradient alone
-        text = inputs["attention_mask"].sum() - is_visual.sum()
-        self.amounts += torch.stack([text.new_tensor(len(ids)), is_visual.any(1).sum(), text, text.new_zeros(())])
+        # Without any the projector is run for its gradient alone. Nothing here waits for a device.
+        self.has_images = not {"pixel_values", "mm_encoder_outputs"}.isdisjoint(inputs)
+        self.amounts[0] += len(ids)
+        self.amounts[1] += is_visual.any(1).sum()
+        self.amounts[2] += inputs["attention_mask"].sum() - is_visual.sum()
 
     def _note_visual_tokens(self, projector: nn.Module, args: tuple, output: torch.Tensor) -> None:
         if projector.training and self.has_images:

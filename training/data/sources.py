@@ -133,7 +133,7 @@ def load_whole_part(part: dict, split: str, needs: Needs = "answer") -> tuple[St
     elif (reader := READERS.get(dataset)) is not None:
         on_error = options.pop("on_error", "raise")
         arguments = _arguments(reader, part, options, split=split)
-        return load_entries(reader, dataset, on_error, needs, **arguments), arguments.get("split")
+        return load_entries(reader, str(part["dataset"]), on_error, needs, **arguments), arguments.get("split")
     else:
         load = partial(load_hub_dataset, dataset)
     arguments = _arguments(load, part, options, split=split, needs=needs)
@@ -160,6 +160,8 @@ def stream_part(part: dict, split: str, needs: Needs = "answer") -> StreamPart:
         raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
     if dataset == "emoji_scenes":
         scenes = _call(_load_emoji_scenes, part, options, split=split, needs=needs)
+        if "held_out" in part:
+            split_off(scenes, part["held_out"])  # which refuses it, of scenes
         return StreamPart(_indices(len(scenes)), partial(_row_of, scenes), weight, on_error)
     kept = part_entries(part, split, needs)
     if "held_out" in part:

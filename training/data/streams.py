@@ -90,6 +90,8 @@ class StreamConsumer:
         self.stream, self.index = stream, index
         state = state or {"drawn": 0, "given": 0, "parts": {}}
         self.parts = {name: part for name, part in stream.parts.items() if part.weight}
+        weights = np.array([part.weight for part in self.parts.values()])
+        self.names, self.shares = list(self.parts), tuple(weights / weights.sum())
         self.readers = {
             name: _PartReader(name, part.rows, stream, (place, index), number, state["parts"].get(name))
             for place, (name, part) in enumerate(self.parts.items())
@@ -139,9 +141,7 @@ class StreamConsumer:
 
     def _next_part(self) -> str:
         block, place = divmod(self.drawn, _DRAWN)
-        weights = np.array([part.weight for part in self.parts.values()])
-        chosen = _drawn_parts(self.stream.seed, self.index, block, tuple(weights / weights.sum()))
-        return list(self.parts)[chosen[place]]
+        return self.names[_drawn_parts(self.stream.seed, self.index, block, self.shares)[place]]
 
     def _note(self, name: str, lazy: dict, reason: str) -> None:
         if self.stream.skipped is not None:

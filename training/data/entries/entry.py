@@ -46,7 +46,7 @@ class Entry:
         """A row of `schema.FEATURES`, or, if `look` is False, of `schema.LAZY_FEATURES`; a ValueError for a bad one."""
         raw = self.make()
         row = to_row(raw, self.locate, needs, look, self.task)
-        segments, size = (raw.get("segments"), raw.get("segments_size")) if isinstance(raw, dict) else (None, None)
+        segments, size = raw.get("segments"), raw.get("segments_size")
         if not look:
             told = segments and json.dumps({"size": size, "masks": segments})
             return {**row, "segments": told, "origin": self.where, "problem": None}

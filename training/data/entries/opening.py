@@ -2,10 +2,10 @@
 
 import json
 
-import numpy as np
 from PIL import Image
 
 from .. import schema
+from .rows import look_at
 from .segmentations import mask_picture
 
 _IMAGE = schema.FEATURES["images"].feature
@@ -26,11 +26,7 @@ def open_row(lazy: dict) -> dict:
         if lazy["segments"] is not None:
             told = json.loads(lazy["segments"])
             masks = [mask_picture(segmentations, images[0].size, told["size"]) for segmentations in told["masks"]]
-        for mask in masks:
-            if mask.size != images[0].size:
-                raise ValueError(f"a mask has {mask.size} pixels (width, height), its picture {images[0].size}")
-            if set(np.unique(mask).tolist()) - {0, 255}:
-                raise ValueError("a mask must be 0 or 255 everywhere")
+        look_at({"images": images, "masks": masks})
     except ValueError as error:
         raise ValueError(f"{lazy['origin']}: {error}") from error
     return {name: lazy[name] for name in schema.FEATURES} | {"images": images, "masks": masks}

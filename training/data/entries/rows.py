@@ -83,7 +83,7 @@ def to_row(
     _check_masks(row, len(masks or listed(given.get("segments", []), "segments")))
     _check_turns(row)
     if look:
-        _look(row)
+        look_at(row)
     else:
         for picture in [*row["images"], *masks]:
             _check_form(picture)
@@ -147,8 +147,9 @@ def _check_masks(row: dict, num_masks: int) -> None:
         raise ValueError("masks without a picture")
 
 
-def _look(row: dict) -> None:
-    """Whether the pictures are whole, and the masks as large as the first."""
+def look_at(row: dict) -> None:
+    """Reads the pictures of a row to their end; a ValueError for one that is not whole, and for a mask that is not 0 or
+    255 everywhere or not as large as the first picture."""
     sizes = [check_picture(picture) for picture in row["images"]]
     for mask in row["masks"]:
         size = check_picture(mask, is_mask=True)
