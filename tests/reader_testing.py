@@ -28,7 +28,7 @@ from training.data import (
     load_image_folder_json,
     load_refcoco,
 )
-from training.data.entries.entry import Reader, load_entries, stream_entries
+from training.data.entries.entry import Reader, as_stream, keep_entries, load_entries
 from training.data.entries.opening import open_row
 from training.data.entries.rows import Needs
 from training.data.readers.aokvqa import read_aokvqa
@@ -191,7 +191,7 @@ def load_sa_1b(root: Path, content: object, on_error: str):
 def read_both(reader: Reader, needs: Needs | None = "answer", **arguments) -> tuple[list[dict], list[str]]:
     """The good rows of a reader as a stream has them, pictures as paths; what is wrong with the others, and where. All
     that is loaded at once is the same, but for masks, which a stream draws later."""
-    stream = list(stream_entries(reader, needs=needs, **arguments))
+    stream = list(as_stream(keep_entries(reader, needs=needs, **arguments)))
     problems = [f"{row['origin']}: {row['problem']}" for row in stream if row["problem"] is not None]
     rows = [row for row in stream if row["problem"] is None]
     with warnings.catch_warnings(record=True) as told:

@@ -100,7 +100,7 @@ ROOMS = {
         "training/evaluation/metrics",
     },
     "training/losses": {"modeling_setok"},
-    "training/dry_run": {"modeling_setok", "processing", "training/data"},
+    "training/dry_run": {"modeling_setok", "processing", "training/data", "training/data/schema.py"},
     "training": {
         "modeling_setok", "processing", "training/data", "training/dry_run", "training/losses", "training/evaluation",
         "training/packaged_models",

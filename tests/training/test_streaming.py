@@ -111,6 +111,11 @@ def test_a_run_goes_on_bit_for_bit(stage, workers, parts, setokim_recipe, tmp_pa
         main([str(tmp_path / "killed" / "recipe.yaml"), "--max_steps", "8"])
 
 
+def test_scenes_that_are_drawn_hold_nothing_out(parts):
+    with pytest.raises(ValueError, match="held_out is of rows in files"):
+        stream_part(parts[-1] | {"held_out": 3}, "train")
+
+
 def test_streams_need_an_end_and_keep_their_workers(parts, setokim_recipe, tmp_path):
     main = importlib.import_module("training.finetune_setokim").main
     recipe = setokim_recipe("finetune", tmp_path, mixture=parts, streaming=True, max_length=300, long_rows="skip")

@@ -8,6 +8,7 @@ import datasets
 from .mixture import MapDataset, Mixture
 from .readers import CocoMasks
 from .row_lengths import RowLengths
+from .schema import parts_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,4 +59,4 @@ def _stored_messages(part: MapDataset) -> Callable[[int], list[dict]] | None:
 
 def _beginning(messages: list[dict]) -> str:
     """Of what is said, enough to find the row in its file."""
-    return " ".join(part["text"] or "" for turn in messages for part in turn["content"])[:80]
+    return " ".join(part["text"] or "" for part in parts_of(messages))[:80]

@@ -9,6 +9,7 @@ from PIL import Image
 from processing import SetokimProcessor
 
 from . import schema
+from .schema import parts_of
 
 LongRows = Literal["refuse", "skip", "cut"]
 OF_MASKS = ("masks", "patch_embeddings", "cluster_ids", "grid_size")  # what a cached row has if it has masks
@@ -47,7 +48,7 @@ class RowLengths:
     def measure(self, conversations: list[list[dict]]) -> list[int]:
         """The tokens of each conversation."""
         ids = [ids for ids, _ in conversation_tokens(self.processor, conversations)]
-        marks = [sum(map(_is_visual, _parts(messages))) for messages in conversations]
+        marks = [sum(map(_is_visual, parts_of(messages))) for messages in conversations]
         return [len(row) + count * (self.image_tokens - 1) for row, count in zip(ids, marks, strict=True)]
 
     def may_be_long(self, messages: list[dict]) -> bool:
@@ -55,7 +56,7 @@ class RowLengths:
         if self.max_length is None:
             return False
         visual = self.image_tokens + 2  # with the marks of its beginning and end
-        most = sum(visual if _is_visual(part) else len(part["text"].encode()) for part in _parts(messages))
+        most = sum(visual if _is_visual(part) else len(part["text"].encode()) for part in parts_of(messages))
         return _TURN * (1 + len(messages)) + most > self.max_length
 
     def too_long(self, messages: list[dict]) -> int | None:
@@ -80,7 +81,7 @@ class RowLengths:
                 f"masks counted as {self.image_tokens}). Raise max_length, or set long_rows to skip or cut."
             )
         if self.long_rows == "cut" and _is_plain_text(row["messages"]):
-            pieces = self._pieces("".join(part["text"] for part in _parts(row["messages"])), length)
+            pieces = self._pieces("".join(part["text"] for part in parts_of(row["messages"])), length)
             return [{**row, "messages": _spoken(piece)} for piece in pieces], f"cut to {len(pieces)} pieces"
         turns = self._turns_that_fit(row["messages"]) if self.long_rows == "cut" else 0
         if turns:
@@ -115,7 +116,7 @@ def conversation_tokens(
     """Of each conversation its ids and which of them are to be learned (0 or 1), without its pictures: one pixel stands
     for each, and one id for each image or mask."""
     pixel = Image.new("RGB", (1, 1))
-    parts = [[part["type"] for part in _parts(messages)] for messages in conversations]
+    parts = [[part["type"] for part in parts_of(messages)] for messages in conversations]
     batch = processor.apply_chat_template(
         conversations,
         tokenize=True,
@@ -132,9 +133,9 @@ def conversation_tokens(
 
 def _first_turns(row: dict, turns: int) -> dict:
     """The row with its first turns alone, and what belongs to them of its images, masks and concept tokens."""
-    kinds = [part["type"] for part in _parts(row["messages"][:turns])]
+    kinds = [part["type"] for part in parts_of(row["messages"][:turns])]
     kept = {"images": kinds.count("image"), "concept_tokens": kinds.count("image")}
-    if any(part["type"] == "mask" for part in _parts(row["messages"])):  # others have masks that no turn asks for
+    if any(part["type"] == "mask" for part in parts_of(row["messages"])):  # others have masks that no turn asks for
         kept["masks"] = kinds.count("mask")
     cut = {**row, "messages": row["messages"][:turns]}
     cut |= {name: row[name][:number] for name, number in kept.items() if name in row}
@@ -144,7 +145,7 @@ def _first_turns(row: dict, turns: int) -> dict:
 
 
 def _is_plain_text(messages: list[dict]) -> bool:
-    return len(messages) == 1 and messages[0]["role"] == "assistant" and not any(map(_is_visual, _parts(messages)))
+    return len(messages) == 1 and messages[0]["role"] == "assistant" and not any(map(_is_visual, parts_of(messages)))
 
 
 def _spoken(text: str) -> list[dict]:
@@ -156,10 +157,6 @@ def _end_of_word(text: str, place: int) -> int:
     """The end of the white space before a place in a text; the place itself where there is none near."""
     space = max(text.rfind(character, max(place - _LONGEST_WORD, 0), place) for character in " \n")
     return place if space < 0 else space + 1
-
-
-def _parts(messages: list[dict]) -> list[dict]:
-    return [part for turn in messages for part in turn["content"]]
 
 
 def _is_visual(part: dict) -> bool:

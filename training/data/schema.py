@@ -67,6 +67,11 @@ def mask() -> dict:
     return {"type": "mask", "text": None}
 
 
+def parts_of(messages: list[dict]) -> list[dict]:
+    """The parts of all turns, in reading order."""
+    return [part for turn in messages for part in turn["content"]]
+
+
 def exchange(question: list[dict], answer: list[dict]) -> list[dict]:
     """Messages of one user turn and one assistant turn."""
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

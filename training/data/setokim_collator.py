@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from processing import SetokimProcessor
 
 from .row_lengths import RowLengths, conversation_tokens
+from .schema import parts_of
 
 IGNORED = -100  # the label of a position without a loss
 SETOK_FIELDS = ("last_hidden_state", "token_mask", "cluster_ids", "patch_embeddings")  # one entry for each image
@@ -121,7 +122,7 @@ def _masks(row: dict) -> list[Image.Image]:
         raise ValueError(
             f"A row of task {row['task']!r} has no assistant's turn to learn from; leave such rows out of the mixture."
         )
-    parts = [part["type"] for turn in row["messages"] for part in turn["content"]]
+    parts = [part["type"] for part in parts_of(row["messages"])]
     if parts.count("image") != len(row["images"]):
         raise ValueError(
             f"A row of task {row['task']!r} has {len(row['images'])} images and {parts.count('image')} image parts."

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from training.data.row_lengths import RowLengths
+from training.data.schema import parts_of
 
 from .sample import PartSample
 
@@ -68,4 +69,4 @@ def _fit(row: dict, lengths: RowLengths, streaming: bool, long: Counter) -> list
 
 
 def _visual_parts(row: dict) -> int:
-    return sum(part["type"] != "text" for turn in row["messages"] for part in turn["content"])
+    return sum(part["type"] != "text" for part in parts_of(row["messages"]))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from processing import SetokImageProcessor, contact_sheet, draw_mask, side_by_side
 from training.data.row_lengths import RowLengths
+from training.data.schema import parts_of
 
 from .reading import Reading
 from .sample import PartSample
@@ -69,7 +70,7 @@ def _tiles(name: str, row: dict, processor: SetokImageProcessor) -> list[Tile]:
         processor.postprocess(processor([picture], return_tensors="pt")["pixel_values"])[0] for picture in pictures
     ]
     captions = [f"picture {number}" for number in range(1, len(shown) + 1)]
-    asked = sum(part["type"] == "mask" for turn in row["messages"] for part in turn["content"])
+    asked = sum(part["type"] == "mask" for part in parts_of(row["messages"]))
     for number, mask in enumerate(row["masks"][: min(asked, _SHOWN_PICTURES)], 1):
         shown.append(draw_mask(row["images"][0], np.asarray(mask) > 0))
         captions.append(f"mask {number}")

@@ -7,6 +7,7 @@ from PIL import Image
 from transformers import TrainingArguments
 
 from training.data.row_lengths import RowLengths
+from training.data.schema import parts_of
 from training.data.sources import MixtureArguments
 
 from .amounts import amounts_of
@@ -88,4 +89,4 @@ def _refused(long: dict, lengths: RowLengths) -> str | None:
 
 
 def _texts(row: dict) -> list[dict]:
-    return [part for turn in row["messages"] for part in turn["content"] if part["type"] == "text"]
+    return [part for part in parts_of(row["messages"]) if part["type"] == "text"]

@@ -1,8 +1,8 @@
 """Entries of other people's files: each becomes a row of the one schema, or says what is wrong with it.
 
 A reader is a function `(files and folders, ...) -> Iterator[Entry]`: it goes through its files without opening a
-picture. `load_entries` makes a data set of all entries at once, with every picture looked at; `stream_entries` a stream
-that looks at nothing before it is needed.
+picture. `load_entries` makes a data set of all entries at once, with every picture looked at; `keep_entries` and
+`as_stream` make a stream that looks at nothing before it is needed.
 """
 
 import json
@@ -87,13 +87,8 @@ def load_entries(
     return datasets.Dataset.from_list(rows, features=schema.FEATURES)
 
 
-def stream_entries(reader: Reader, needs: Needs | None = None, **arguments) -> datasets.IterableDataset:
-    """The rows of a reader as a stream of `schema.LAZY_FEATURES`, see `keep_entries`."""
-    return as_stream(keep_entries(reader, needs, **arguments))
-
-
 def as_stream(kept: datasets.Dataset) -> datasets.IterableDataset:
-    """Such rows, which are read where they are needed."""
+    """The rows of `keep_entries`, or some of them, as a stream: they are read where they are needed."""
     return kept.to_iterable_dataset(num_shards=min(SHARDS, len(kept)))
 
 

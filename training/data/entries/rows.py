@@ -14,7 +14,7 @@ Rows may look like this (further keys are ignored):
 - `{"text": "..."}`, without a picture: a document, which is one assistant's turn.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 from .. import schema
@@ -137,9 +137,7 @@ def _check_masks(row: dict, num_masks: int) -> None:
         raise ValueError(f"{num_masks} masks but {places} places for them in the text")
     if (row["concepts"] or not places) and num_masks and num_masks != len(row["concepts"]):
         raise ValueError(f"{num_masks} masks but {len(row['concepts'])} concepts")
-    if any(
-        part["type"] == "mask" for turn in row["messages"] if turn["role"] != "assistant" for part in turn["content"]
-    ):
+    if "mask" in _kinds([turn for turn in row["messages"] if turn["role"] != "assistant"]):
         raise ValueError("a mask stands in a turn that is not the assistant's, who alone draws masks")
     if any(kinds[:place].count("image") != 1 for place, kind in enumerate(kinds) if kind == "mask"):
         raise ValueError("a mask must follow the row's first picture, to which masks belong, and no second one")
@@ -157,9 +155,9 @@ def look_at(row: dict) -> None:
             raise ValueError(f"a mask has {size[0]}x{size[1]} pixels, its picture {sizes[0][0]}x{sizes[0][1]}")
 
 
-def _kinds(messages: Iterable[dict]) -> list[str]:
+def _kinds(messages: list[dict]) -> list[str]:
     """The types of all parts, in order."""
-    return [part["type"] for turn in messages for part in turn["content"]]
+    return [part["type"] for part in schema.parts_of(messages)]
 
 
 def _as_list(value: object) -> list:
