@@ -51,10 +51,10 @@ class SetokDetokenizerConfig(PreTrainedConfig):
         grid_size: mask tokens on a side; need not be the encoder's grid.
         decoder_channels: channels of the CNN at each resolution, coarse to fine; every further entry doubles the size.
         decoder_blocks: residual blocks at each resolution.
-        patch_size: pixels on a side of a cell. If given, no CNN: a linear map paints each cell, which learns several
-            times faster; the paper has the CNN.
-        map_size: needs an even `patch_size`. If given, each token unfolds into a little map of so many knots on a side,
-            which is laid over the cells where the token belongs (see token_maps.py); this learns faster still.
+        patch_size: pixels on a side of a cell, even; goes with `map_size`.
+        map_size: goes with `patch_size`. If given, no CNN, which the paper has: a linear map paints each cell, and each
+            token unfolds into a little map of so many knots on a side, which is laid over the cells where the token
+            belongs (see token_maps.py). This learns many times faster.
         map_hidden_size: width of the MLPs that unfold a token and tell where it lies.
         token_noise: standard deviation, in units of the tokens' own, of Gaussian noise added to the tokens in training,
             which makes the detokenizer forgive tokens that a generator sampled.
@@ -92,14 +92,16 @@ class SetokDetokenizerConfig(PreTrainedConfig):
         check_at_least("the smallest of decoder_channels", min(self.decoder_channels), 1)
         check_at_least("token_noise", self.token_noise, 0)
         check_at_least("map_hidden_size", self.map_hidden_size, 1)
-        if self.patch_size is not None:
-            check_at_least("patch_size", self.patch_size, 1)
+        if (self.patch_size is None) != (self.map_size is None):
+            raise ValueError(
+                f"patch_size and map_size go together, got {self.patch_size} and {self.map_size}: give both, or "
+                "neither for the CNN."
+            )
         if self.map_size is not None:
+            check_at_least("patch_size", self.patch_size, 2)
             check_at_least("map_size", self.map_size, 2)
-            if self.patch_size is None or self.patch_size % 2:
-                raise ValueError(
-                    f"map_size needs an even patch_size, got {self.patch_size}: maps have half the pixels."
-                )
+            if self.patch_size % 2:
+                raise ValueError(f"patch_size must be even, got {self.patch_size}: maps have half the pixels.")
 
 
 def _check_transformer(config) -> None:

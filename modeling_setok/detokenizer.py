@@ -1,6 +1,6 @@
 """Detokenizer (§2.1, Appendix D.1): mask tokens on a grid query the concept tokens, a CNN paints the image.
 
-In place of the CNN, a linear map may paint each cell, and maps that the tokens unfold into what is on them.
+In place of the CNN, maps that the tokens unfold into may be laid over what a linear map paints of each cell.
 """
 
 import torch
@@ -49,29 +49,6 @@ class PixelDecoder(nn.Module):
         return self.conv_out(nn.functional.silu(self.norm_out(self.stages(self.conv_in(grid)))))
 
 
-class PatchPainter(nn.Module):
-    """Feature grid (B, hidden_size, G, G) to pixels (B, 3, S, S): one linear map paints each cell's patch in some
-    channels, and two convolutions across their borders make colours of them.
-
-    Nearly all of its cost, and of the detokenizer's, is in matrix products, where the CNN's is in memory traffic. Token
-    maps (below) learn faster still; `setok-dinov2-small` was shipped with this one.
-    """
-
-    CHANNELS = 16
-
-    def __init__(self, config: SetokDetokenizerConfig):
-        super().__init__()
-        self.patch_size = config.patch_size
-        self.paint = nn.Linear(config.hidden_size, self.CHANNELS * config.patch_size**2)
-        self.conv = nn.Conv2d(self.CHANNELS, self.CHANNELS, 3, padding=1)
-        self.conv_out = nn.Conv2d(self.CHANNELS, 3, 3, padding=1)
-
-    def forward(self, grid: torch.Tensor) -> torch.Tensor:
-        patches = self.paint(grid.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        pixels = nn.functional.pixel_shuffle(patches, self.patch_size)
-        return self.conv_out(pixels + nn.functional.silu(self.conv(nn.functional.silu(pixels))))
-
-
 class CanvasPainter(nn.Module):
     """Feature grid (B, hidden_size, G, G) and the tokens' maps to pixels (B, 3, S, S).
 
@@ -111,8 +88,8 @@ class SetokDetokenizer(PreTrainedModel):
     """Paints an image from a variable number of concept tokens.
 
     A grid of copies of one learned mask token, told apart by 2D positions, attends to itself and to the concept tokens
-    in `num_hidden_layers` blocks; a CNN upsamples the grid to pixels, or a linear map paints each cell, over which the
-    tokens' maps may be laid.
+    in `num_hidden_layers` blocks; a CNN upsamples the grid to pixels, or the tokens' maps are laid over what a linear
+    map paints of each cell.
     """
 
     config: SetokDetokenizerConfig
@@ -138,10 +115,7 @@ class SetokDetokenizer(PreTrainedModel):
         self.layers = nn.ModuleList(SetokBlock(config, cross_attention=True) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.with_maps = config.map_size is not None
-        if self.with_maps:
-            self.pixel_decoder = CanvasPainter(config, token_dim)
-        else:
-            self.pixel_decoder = PixelDecoder(config) if config.patch_size is None else PatchPainter(config)
+        self.pixel_decoder = CanvasPainter(config, token_dim) if self.with_maps else PixelDecoder(config)
         self.post_init()
 
     @torch.no_grad()

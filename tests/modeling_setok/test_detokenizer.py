@@ -132,28 +132,6 @@ def test_every_weight_is_initialised_and_trained():
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
-def test_a_patch_size_paints_cells_without_the_cnn():
-    model = make_detokenizer(grid_size=3, patch_size=5)
-    assert model.config.image_size == 15
-    assert model(torch.randn(2, 7, 12)).shape == (2, 3, 15, 15)
-    assert not any(isinstance(module, PixelDecoder) for module in model.modules())
-    model(torch.randn(2, 7, 12)).square().mean().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-    with pytest.raises(StrictDataclassError, match="patch_size must be at least 1, got 0"):
-        SetokDetokenizerConfig(patch_size=0)
-
-
-def test_a_cell_paints_its_patch_and_two_pixels_around():
-    """As far as its two convolutions reach: neighbours meet without a seam."""
-    painter = make_detokenizer(grid_size=3, patch_size=5).pixel_decoder
-    grid = torch.randn(1, 16, 3, 3)
-    changed = grid.clone()
-    changed[0, :, 1, 2] += 1
-    moved = (painter(changed) != painter(grid))[0].any(0)
-    rows, columns = moved.any(1).nonzero().flatten(), moved.any(0).nonzero().flatten()
-    assert (rows[0], rows[-1], columns[0], columns[-1]) == (5 - 2, 9 + 2, 10 - 2, 14)
-
-
 def test_a_map_size_paints_by_maps_without_the_cnn():
     model = make_detokenizer(**MAPS).train()
     assert model.config.image_size == 3 * 4
@@ -167,9 +145,11 @@ def test_a_map_size_paints_by_maps_without_the_cnn():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"map_size": 8}, "map_size needs an even patch_size, got None"),
-        ({"map_size": 8, "patch_size": 5}, "map_size needs an even patch_size, got 5: maps have half the pixels."),
-        ({"map_size": 1}, "map_size must be at least 2, got 1"),
+        ({"map_size": 8}, "patch_size and map_size go together, got None and 8: give both, or neither for the CNN."),
+        ({"patch_size": 8}, "patch_size and map_size go together, got 8 and None: give both, or neither for the CNN."),
+        ({"map_size": 8, "patch_size": 5}, "patch_size must be even, got 5: maps have half the pixels."),
+        ({"map_size": 8, "patch_size": 0}, "patch_size must be at least 2, got 0"),
+        ({"map_size": 1, "patch_size": 8}, "map_size must be at least 2, got 1"),
         ({"map_hidden_size": 0}, "map_hidden_size must be at least 1, got 0"),
     ],
 )

@@ -20,7 +20,7 @@ CONFIG = {
     "num_inner_layers": 1, "num_inter_layers": 1, "num_neighbors": 4, "projection_dim": 16,
     "detokenizer_config": {
         "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1, "grid_size": 4,
-        "patch_size": 4,
+        "patch_size": 4, "map_size": 3,
     },
 }  # fmt: skip
 TRAINABLE = ["setok.token_merger", "detokenizer", "visual_projection", "text_projection", "logit_scale"]

@@ -24,7 +24,7 @@ SMALL = {
     "num_inner_layers": 1, "num_inter_layers": 1, "projection_dim": 8, "text_feature_dim": 6, "concept_names": ["owl"],
     "detokenizer_config": {
         "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "grid_size": 2,
-        "patch_size": 2,
+        "patch_size": 2, "map_size": 2,
     },
 }  # fmt: skip
 
