@@ -10,6 +10,7 @@ that the part holds out; else those of the split "test", or of --split; else, of
 goes on from there after a killed run.
 """
 
+import json
 import tempfile
 import time
 from collections import defaultdict
@@ -29,9 +30,10 @@ from training.data import EmojiScenes, SceneConfig, concept_names
 from training.data.measured_rows import HeldOut, load_held_out, read_part
 from training.evaluation.benchmark.answering import Options, Setokim
 from training.evaluation.benchmark.benchmark import Networks
+from training.evaluation.benchmark.measuring import fingerprint
 from training.evaluation.benchmark.own_data import MAX_NEW_TOKENS, measure_rows, table_rows
 from training.evaluation.metrics import Metric
-from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, write_results
+from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, mistakes_in_words, write_results
 from training.evaluation.setokim_tasks import TASKS, Context, Judge
 from training.evaluation.setokim_tasks.painting import border_colour
 
@@ -174,6 +176,7 @@ class Arguments:
     output: str | None = field(default=None, metadata={"help": "JSON file for the results"})
 
 
+@mistakes_in_words()
 def main() -> None:
     parser = HfArgumentParser(Arguments, description=__doc__)
     (arguments,) = parser.parse_args_into_dataclasses()
@@ -240,8 +243,11 @@ def _measure_rows(
             Setokim(model, processor),
             held_out.rows,
             Path(arguments.output or f"{folder}/results.json"),
-            model=arguments.model,
-            data=read_part(arguments.data) | {"split": arguments.split},
+            run={
+                "data": json.dumps(read_part(arguments.data) | {"split": arguments.split}, default=str),
+                "model": arguments.model,
+                "model_files": fingerprint(arguments.model),
+            },
             setok=None if setok is None else (setok, processor.image_processor),
             limit=arguments.limit,
             batch_size=arguments.batch_size,

@@ -405,7 +405,7 @@ def test_command_on_held_out_rows_of_ones_own_and_the_card(talks, setokim_folder
 
     (model / "results.json").unlink()
     monkeypatch.setattr(sys, "argv", [*command, "--data", str(talks), "--limit", "1"])
-    with pytest.raises(ValueError, match="another run, with split"):
+    with pytest.raises(SystemExit, match="another run, with data"):
         script.main()
     for file in model.glob("results.*"):
         file.unlink()

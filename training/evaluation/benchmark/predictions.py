@@ -17,13 +17,13 @@ from training.evaluation.benchmark.benchmark import Example
 class Predictions:
     """A JSONL file: first a line that says of what run, then one for each answer.
 
-    A line is {"key", "request", "answer", "visual_tokens"}. Texts stand in it, masks as run lengths as COCO has them,
-    uncompressed: {"size": [h, w], "counts": [...]}; pictures are PNG files in the folder of the file's name without
-    ".jsonl", and {"file": name}.
+    A line is {"key", "request", "answer", "visual_tokens", "cut"}. Texts stand in it, masks as run lengths as COCO has
+    them, uncompressed: {"size": [h, w], "counts": [...]}; pictures are PNG files in the folder of the file's name
+    without ".jsonl", and {"file": name}.
 
     Args:
         file: may be there already; a last line that was not written to its end is taken off.
-        run: what makes answers of two runs the same: model, benchmark, form of the request.
+        run: what makes answers of two runs the same: benchmark, model, data, and so on.
 
     Raises:
         ValueError: the file holds answers of another run, or is no such file.
@@ -32,6 +32,7 @@ class Predictions:
     def __init__(self, file: Path, run: Mapping[str, Any]):
         self.file, self.folder = file, file.with_suffix("")
         self._records: dict[str, dict] = {}
+        file.parent.mkdir(parents=True, exist_ok=True)
         content = file.read_bytes() if file.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
@@ -80,7 +81,10 @@ class Predictions:
             content = {"file": name}
         elif isinstance(content, np.ndarray):
             content = run_lengths(content)
-        record = {"key": example.key, "request": request, "answer": content, "visual_tokens": answer.num_visual_tokens}
+        record = {
+            "key": example.key, "request": request, "answer": content, "visual_tokens": answer.num_visual_tokens,
+            "cut": answer.is_cut,
+        }  # fmt: skip
         self._append(record)
         self._records[example.key] = record
 
@@ -90,6 +94,9 @@ class Predictions:
 
     def num_visual_tokens(self, key: str) -> int | None:
         return self._records[key]["visual_tokens"]
+
+    def is_cut(self, key: str) -> bool:
+        return self._records[key]["cut"]
 
     def _append(self, record: dict) -> None:
         with self.file.open("a", encoding="utf-8") as file:
