@@ -35,6 +35,7 @@ from training.evaluation.metrics import (
     patch_labels,
 )
 from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, mistakes_in_words, write_results
+from training.loading import load_whole
 from training.losses import PerceptualLoss
 from training.packaged_models import lpips_vgg
 
@@ -285,7 +286,7 @@ class Arguments:
 def main() -> None:
     (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
     device = choose_device(arguments.device)
-    model = SetokForPreTraining.from_pretrained(arguments.model).to(device)
+    model = load_whole(SetokForPreTraining.from_pretrained, arguments.model, "setok").to(device)
     image_processor = SetokImageProcessor.from_pretrained(arguments.model)
     if arguments.lpips is None and lpips_vgg.FILE.exists():
         arguments.lpips = str(lpips_vgg.FILE)

@@ -36,6 +36,7 @@ from training.evaluation.metrics import Metric
 from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, mistakes_in_words, write_results
 from training.evaluation.setokim_tasks import TASKS, Context, Judge
 from training.evaluation.setokim_tasks.painting import border_colour
+from training.loading import load_whole
 
 __all__ = ["ROWS", "TASKS", "Arguments", "border_colour", "evaluate_setokim", "format_table", "rows_of"]
 
@@ -187,9 +188,11 @@ def main() -> None:
         parser.error(f"--{name} is of {'rows of your own' if arguments.data is None else 'EmojiScenes'}: leave it out")
     device = choose_device(arguments.device)
     held_out = None if arguments.data is None else load_held_out(read_part(arguments.data), arguments.split)
-    model = SetokimForConditionalGeneration.from_pretrained(arguments.model).to(device)
+    model = load_whole(SetokimForConditionalGeneration.from_pretrained, arguments.model, "setokim").to(device)
     processor = SetokimProcessor.from_pretrained(arguments.model)
-    setok = None if arguments.setok is None else SetokForPreTraining.from_pretrained(arguments.setok).to(device).eval()
+    setok = None
+    if arguments.setok is not None:
+        setok = load_whole(SetokForPreTraining.from_pretrained, arguments.setok, "setok").to(device).eval()
     measured_on = f"EmojiScenes, split {arguments.split}" if held_out is None else held_out.told
     if arguments.limit is not None:
         measured_on += f"; the first {arguments.limit} of them"

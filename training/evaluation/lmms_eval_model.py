@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from modeling_setok import SetokimForConditionalGeneration
 from processing import SetokimProcessor
 from training.evaluation.chats import ends_of, read_chats, read_token_counts, written_after
+from training.loading import load_whole
 
 MAX_NEW_TOKENS = 128  # where a task names no limit
 SAMPLING = ("temperature", "top_p", "top_k", "num_beams")  # of a task's `generation_kwargs`, passed on to `generate`
@@ -59,7 +60,8 @@ class SetokimChat:
             raise ValueError(f"batch_size must be a number of at least 1, not {batch_size!r}")
         self.batch_size = int(batch_size)
         self.device = PartialState().device if device is None else torch.device(device)
-        self.model = SetokimForConditionalGeneration.from_pretrained(pretrained, dtype=dtype).to(self.device).eval()
+        model = load_whole(SetokimForConditionalGeneration.from_pretrained, pretrained, "setokim", dtype=dtype)
+        self.model = model.to(self.device).eval()
         self.processor = SetokimProcessor.from_pretrained(pretrained)
 
     def generate_until(self, requests: Sequence) -> list:

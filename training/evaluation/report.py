@@ -13,8 +13,13 @@ HELD_OUT = "held_out_"  # prefix of results over scenes with a pair of objects t
 
 
 def choose_device(name: str | None) -> torch.device | str:
-    """The device of this name; by default the accelerator, or the CPU without one."""
+    """The device of this name; by default the accelerator, or the CPU without one. A ValueError for one that is not
+    there."""
     if name is not None:
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:  # the latter without CUDA
+            raise ValueError(f"There is no device {name!r}: {error}") from error
         return name
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
 

@@ -10,13 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedModel,
-)
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import SEGMENT_REQUEST
@@ -25,6 +20,7 @@ from training.data.concept_text import learn_concepts
 from training.evaluation.benchmark.benchmark import Benchmark, Example
 from training.evaluation.benchmark.likelihood import most_likely
 from training.evaluation.chats import ends_of, read_chats, visual_token_counts, written_after
+from training.loading import configuration, load_whole
 
 
 @dataclass(frozen=True)
@@ -208,23 +204,21 @@ def load_answerer(
     `text_encoder`: see `Setok`.
 
     Raises:
-        ValueError: no such model in reach, or one of another kind.
+        ValueError: no such model in reach, one of another kind, or without some of its weights.
     """
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except OSError as error:
-        raise ValueError(f"{name} is no folder of a model here, nor in reach on the Hub: {error}") from error
-    if config.model_type == "setok":
-        model = SetokForPreTraining.from_pretrained(name).to(device)
+    config = configuration(name)
+    kind, trusted = config.get("model_type"), {"trust_remote_code": trust_remote_code}
+    if kind == "setok":
+        model = load_whole(SetokForPreTraining.from_pretrained, name).to(device)
         return Setok(model, SetokImageProcessor.from_pretrained(name), text_encoder)
-    if config.model_type == "setokim":
-        model = SetokimForConditionalGeneration.from_pretrained(name).to(device)
+    if kind == "setokim":
+        model = load_whole(SetokimForConditionalGeneration.from_pretrained, name).to(device)
         return Setokim(model, SetokimProcessor.from_pretrained(name))
-    has_code = trust_remote_code and AutoModelForImageTextToText.__name__ in getattr(config, "auto_map", ())
-    if not has_code and type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise ValueError(f"{name} is a {config.model_type}: name a Setokim, a SeTok or an image-text-to-text model.")
-    model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=trust_remote_code).to(device)
-    return ChatModel(model, AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code))
+    has_code = trust_remote_code and AutoModelForImageTextToText.__name__ in config.get("auto_map", ())
+    if not has_code and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise ValueError(f"{name} is a {kind}: name a Setokim, a SeTok or an image-text-to-text model.")
+    model = load_whole(AutoModelForImageTextToText.from_pretrained, name, may_have_more=True, **trusted).to(device)
+    return ChatModel(model, AutoProcessor.from_pretrained(name, **trusted))
 
 
 def _conversation(example: Example, request: str) -> list[dict]:

@@ -18,6 +18,14 @@ def released(data: Path, *names: str, remedy: str = "") -> Path:
     raise ValueError(f"There is no {' or '.join(names)} in {data}. {remedy}".rstrip())
 
 
+def read_text(file: Path) -> str:
+    """What a file in UTF-8 holds, line ends as they are; a ValueError for another that names it."""
+    try:
+        return file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not a text in UTF-8: {error}") from error
+
+
 def some(value: object, what: str) -> list:
     """The value, which must be a list of one thing or more; else a ValueError."""
     if not listed(value, what):

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from tests.benchmark_releases import write_iconqa, write_mmlu, write_vqav2
@@ -129,6 +130,7 @@ def holding(content, name="v2_OpenEnded_mscoco_val2014_questions.json"):
         (holding(b"{}"), [], "'questions' must be a list, not a NoneType"),
         (holding(b'{"questions": []}'), [], "There is no example of vqav2, split val"),
         (holding(b'{"questions": [{"id": 4, "caption": "A dog."}]}'), [], "needed are question_id, image_id, question"),
+        (None, ["--device", "gpu"], "There is no device 'gpu'"),
         (None, ["--model", "no/such-model"], "no/such-model is no folder of a model here, nor in reach on the Hub"),
         (None, ["--output", "FOLDER/val.json/results.json"], "val.json"),
     ],
@@ -151,6 +153,19 @@ def test_a_model_of_another_kind_is_refused(run, vqav2, setok_folder, tmp_path):
     LlamaConfig().save_pretrained(tmp_path / "llama")
     with pytest.raises(SystemExit, match="llama is a llama: name a Setokim, a SeTok or an image-text-to-text model"):
         run("vqav2", tmp_path / "llama", vqav2, output)
+    with pytest.raises(SystemExit, match="has no config.json: name the folder of a model"):
+        run("vqav2", vqav2, vqav2, output)
+
+
+def test_a_model_without_some_of_its_weights_is_refused(run, vqav2, setokim_folder, tmp_path):
+    """As one that was shipped without its SeTok, which would be measured with a random one."""
+    folder = shutil.copytree(setokim_folder, tmp_path / "part")
+    weights = load_file(folder / "model.safetensors")
+    rest = {name: value for name, value in weights.items() if not name.startswith("model.setok.")}
+    assert 0 < len(rest) < len(weights)
+    save_file(rest, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SystemExit, match="does not hold a whole SetokimForConditionalGeneration: it lacks"):
+        run("vqav2", folder, vqav2, tmp_path / "results.json")
 
 
 def test_arguments_that_say_nothing_are_refused(run, vqav2, setokim_folder, tmp_path, capsys):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
+from training.evaluation.benchmark.released import read_text
 from training.evaluation.benchmark.understanding.vqa import QUESTIONS, SHORT_ANSWER
 from training.evaluation.metrics import MmeScores
 from training.evaluation.metrics.mme import COGNITION, PERCEPTION
@@ -38,7 +39,7 @@ def _of_category(folder: Path) -> Iterator[Example]:
         if file.stem not in by_name:
             raise ValueError(f"{pictures} has no picture {file.stem}, which {file} asks about")
         picture = by_name[file.stem]
-        lines = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.split("\t") for line in read_text(file).splitlines() if line.strip()]
         if len(lines) != 2 or any(len(line) != 2 or line[1].strip().lower() not in ("yes", "no") for line in lines):
             raise ValueError(f"{file} must hold two lines, each a question, a tab, and Yes or No")
         for number, (question, answer) in enumerate(lines, start=1):
