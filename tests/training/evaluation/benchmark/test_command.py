@@ -131,6 +131,7 @@ def holding(content, name="v2_OpenEnded_mscoco_val2014_questions.json"):
         (holding(b'{"questions": []}'), [], "There is no example of vqav2, split val"),
         (holding(b'{"questions": [{"id": 4, "caption": "A dog."}]}'), [], "needed are question_id, image_id, question"),
         (None, ["--device", "gpu"], "There is no device 'gpu'"),
+        (None, ["--clip", "no/clip"], "no/clip is no folder of a model here, nor in reach on the Hub"),
         (None, ["--model", "no/such-model"], "no/such-model is no folder of a model here, nor in reach on the Hub"),
         (None, ["--output", "FOLDER/val.json/results.json"], "val.json"),
     ],

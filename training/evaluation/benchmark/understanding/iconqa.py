@@ -36,7 +36,7 @@ def read(task: str, data: Path, split: str) -> list[Example]:
     records = checked([problems[key] for key in keys], file, question=text, answer=_answer)
     folder = file.parent / "iconqa" / split / task
     return [
-        _example(task, key, record, folder / key, tuple(skills.get(key, ())))
+        _example(task, key, record, folder / key, tuple(listed(skills.get(key, []), f"{skills_file}: {key}")))
         for key, record in zip(keys, records, strict=True)
     ]
 
