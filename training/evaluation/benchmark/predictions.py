@@ -1,6 +1,7 @@
 """Answers as they come, kept in a file from which a killed run goes on."""
 
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from training.evaluation.benchmark.benchmark import Example
 class Predictions:
     """A JSONL file: first a line that says of what run, then one for each answer.
 
-    A line is {"key", "request", "answer", "visual_tokens", "cut"}. Texts stand in it, masks as run lengths as COCO has
-    them, uncompressed: {"size": [h, w], "counts": [...]}; pictures are PNG files in the folder of the file's name
-    without ".jsonl", and {"file": name}.
+    A line is {"key", "request", "choices", "answer", "visual_tokens", "cut"}, with a checksum of the choices. Texts
+    stand in it, masks as run lengths as COCO has them, uncompressed: {"size": [h, w], "counts": [...]}; pictures are
+    PNG files in the folder of the file's name without ".jsonl", and {"file": name}.
 
     Args:
         file: may be there already; a last line that was not written to its end is taken off.
@@ -62,13 +63,18 @@ class Predictions:
         """Whether an example is answered.
 
         Raises:
-            ValueError: it is, but to another request.
+            ValueError: it is, but to another request, or among other choices.
         """
         record = self._records.get(example.key)
         if record is not None and record["request"] != request:
             raise ValueError(
                 f"{self.file} holds an answer of {example.key} to {record['request']!r}, and the files ask "
                 f"{request!r}: choose another --output, or delete the file."
+            )
+        if record is not None and record["choices"] != _checksum(example.choices):
+            raise ValueError(
+                f"{self.file} holds an answer of {example.key} among other choices than the files have: choose another "
+                "--output, or delete the file."
             )
         return record is not None
 
@@ -82,8 +88,8 @@ class Predictions:
         elif isinstance(content, np.ndarray):
             content = run_lengths(content)
         record = {
-            "key": example.key, "request": request, "answer": content, "visual_tokens": answer.num_visual_tokens,
-            "cut": answer.is_cut,
+            "key": example.key, "request": request, "choices": _checksum(example.choices), "answer": content,
+            "visual_tokens": answer.num_visual_tokens, "cut": answer.is_cut,
         }  # fmt: skip
         self._append(record)
         self._records[example.key] = record
@@ -109,6 +115,10 @@ class Predictions:
             return mask_of(content)
         with Image.open(self.folder / content["file"]) as picture:
             return picture.convert("RGB")
+
+
+def _checksum(choices: Sequence[str]) -> int:
+    return zlib.crc32("\n".join(choices).encode())
 
 
 class _Answers(Sequence):
