@@ -76,20 +76,20 @@ ROOMS = {
     },
     "training/evaluation/benchmark": {
         "modeling_setok", "processing", "training/data", "training/data/entries", "training/data/readers",
-        "training/evaluation",
-        "training/evaluation/metrics",
+        "training/evaluation", "training/evaluation/metrics", "training/loading.py",
         "training/evaluation/benchmark/benchmark.py", "training/evaluation/benchmark/understanding",
         "training/evaluation/benchmark/segmentation", "training/evaluation/benchmark/generation",
     },
     "training/evaluation/evaluate_setokim.py": {
         "modeling_setok", "processing", "training/data", "training/evaluation", "training/evaluation/metrics",
-        "training/evaluation/benchmark", "training/evaluation/benchmark/benchmark.py",
+        "training/evaluation/benchmark", "training/evaluation/benchmark/benchmark.py", "training/loading.py",
     },
     "training/evaluation/cost_training.py": {"training", "training/data", "training/evaluation"},
     "training/evaluation": {
         "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation/metrics",
-        "training/losses", "training/packaged_models",
+        "training/losses", "training/loading.py", "training/packaged_models",
     },
+    "training/loading.py": set(),
     "training/packaged_models": set(),
     "training/hub": {
         "modeling_setok", "processing", "training/evaluation", "training/evaluation/evaluate_setokim.py",
@@ -103,7 +103,7 @@ ROOMS = {
     "training/dry_run": {"modeling_setok", "processing", "training/data", "training/data/schema.py"},
     "training": {
         "modeling_setok", "processing", "training/data", "training/dry_run", "training/losses", "training/evaluation",
-        "training/packaged_models",
+        "training/loading.py", "training/packaged_models",
     },
 }  # fmt: skip
 # At the top of training/ lies what trains: a script for each stage, and what these share.

@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> SetokimSFTTrainer:
         args=training_args,
         data_collator=SetokimCollator(processor, lengths),
         train_dataset=from_token_cache(data_args, train_data, model.model.setok, processor.image_processor),
-        eval_dataset=load_eval_sets(data_args.mixture, data_args.eval_examples) or None,
+        eval_dataset=load_eval_sets(data_args, lengths) or None,
         processing_class=processor,
         peft_config=adapter,
     )

@@ -34,10 +34,11 @@ def load_whole(
         kwargs: as `from_pretrained` takes them.
 
     Raises:
-        ValueError: weights are missing, too many, of other shapes, or damaged; the model is of another type.
+        ValueError: weights are missing, too many, of other shapes, or damaged; the model is of another type, or not in
+            reach.
     """
     if model_type is not None:
-        found = PreTrainedConfig.get_config_dict(name_or_path)[0].get("model_type")
+        found = configuration(name_or_path).get("model_type")
         if found != model_type:
             raise ValueError(f"{name_or_path} holds a model of type {found!r}: name a {model_type!r}.")
     refuse_damaged_weights(Path(name_or_path))
@@ -55,6 +56,17 @@ def load_whole(
     return model
 
 
+def configuration(name_or_path: str) -> dict:
+    """What is in a model's config.json; a `ValueError` where there is none in reach."""
+    try:
+        found = PreTrainedConfig.get_config_dict(name_or_path)[0]
+    except OSError as error:
+        raise ValueError(f"{name_or_path} is no folder of a model here, nor in reach on the Hub: {error}") from error
+    if not found:
+        raise ValueError(f"{name_or_path} has no config.json: name the folder of a model.")
+    return found
+
+
 def refuse_other_weights(name_or_path: str, wanted: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
     """Raises a `ValueError` that names weights which a model misses in a folder, or has no place for."""
     told = [
@@ -65,7 +77,7 @@ def refuse_other_weights(name_or_path: str, wanted: str, missing: Iterable[str],
     if told:
         raise ValueError(
             f"{name_or_path} does not hold a whole {wanted}: it {' and '.join(told)}. Name the folder or the "
-            f"repository of a {wanted}; nothing is trained from random weights in their place."
+            f"repository of a {wanted}; nothing is trained or measured with random weights in their place."
         )
 
 

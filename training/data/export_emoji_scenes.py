@@ -13,6 +13,7 @@ Pictures are PNG, also those whose names end in .jpg: what reads pictures goes b
 import argparse
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -268,8 +269,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=SceneConfig.styles, help="how they are drawn")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    config = SceneConfig(image_size=given.image_size, vocabulary=given.vocabulary, styles=tuple(given.styles))
-    print(export(given.name, given.output, given.num_scenes, given.split, config, given.seed))
+    try:
+        config = SceneConfig(image_size=given.image_size, vocabulary=given.vocabulary, styles=tuple(given.styles))
+        print(export(given.name, given.output, given.num_scenes, given.split, config, given.seed))
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

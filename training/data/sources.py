@@ -12,8 +12,9 @@ A part is a mapping:
   "train", and with `columns` and `task` what its columns mean.
 
 `on_error: skip` leaves bad rows out. `held_out: 200`, of data in files, keeps the first 200 rows from training, and all
-others about their pictures; `--data` of `evaluate_setokim` takes the same part, and measures these. `weight` is 1 by
-default. `name` sets what a part is called in logs; by default its task, or its dataset.
+others about their pictures: the run is evaluated on the first `eval_examples` of these, and `evaluate_setokim --data`,
+which takes the same part, measures all of them. `weight` is 1 by default. `name` sets what a part is called in logs; by
+default its task, or its dataset.
 
 Without `streaming` all rows but those of EmojiScenes are looked at before the first step, pictures included, and the
 mixture is `train_examples` of them; with it nothing is looked at before its turn, and the mixture has no end.
@@ -23,7 +24,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import get_args
 
@@ -64,7 +65,8 @@ class RowArguments:
 @dataclass
 class MixtureArguments(RowArguments):
     eval_examples: int = field(
-        default=64, metadata={"help": "rows to evaluate on from each EmojiScenes part's validation split; 0: none"}
+        default=64,
+        metadata={"help": "rows to evaluate on: of EmojiScenes from the validation split, else of held_out; 0: none"},
     )
     long_rows: LongRows = field(
         default="refuse", metadata={"help": "what becomes of rows longer than max_length: 'refuse', 'skip' or 'cut'"}
@@ -102,20 +104,45 @@ def load_mixture(parts: list[dict], num_rows: int, seed: int = 0, needs: Needs =
     return mix({name: load_part(part, "train", needs) for name, part in named.items()}, weights, num_rows, seed)
 
 
-def load_eval_sets(parts: list[dict], num_rows: int) -> dict[str, list[dict]]:
-    """Rows to evaluate each task of each EmojiScenes part on, from the validation split; the other parts have no such
-    split here."""
-    if num_rows == 0:
+def load_eval_sets(args: MixtureArguments, lengths: RowLengths | None = None) -> dict[str, list[dict]]:
+    """At most `eval_examples` rows of a part to evaluate on: of EmojiScenes from the validation split, a set for each
+    task; of a part with `held_out` the first of these that are not too long. Other parts have no such rows.
+
+    Raises:
+        ValueError: what the loaders refuse, and rows that are too long where `lengths` refuses these.
+    """
+    if args.eval_examples == 0:
         return {}
     sets = {}
-    for name, part in named_parts(parts).items():
+    for name, part in named_parts(args.mixture).items():
         if part["dataset"] == "emoji_scenes":
             load_part(part, "validation")  # refuses what is wrong with it
             common = {key: value for key, value in part.items() if key not in ("tasks", "rows_per_scene")}
             several = {f"{name}_{task}": common | {"task": task} for task in part.get("tasks", ())}
             for name_of_set, of_task in (several or {name: part}).items():
-                sets[name_of_set] = list(islice(load_part(of_task, "validation"), num_rows))
+                sets[name_of_set] = list(islice(load_part(of_task, "validation"), args.eval_examples))
+        elif "held_out" in part:
+            rows = _held_out_rows(part, args.streaming)
+            if lengths is not None:
+                rows = chain.from_iterable(lengths.fit(row)[0] for row in rows)
+            if found := list(islice(rows, args.eval_examples)):
+                sets[name] = found
     return sets
+
+
+def _held_out_rows(part: dict, streaming: bool) -> Iterator[dict]:
+    """The good rows that a part holds out, as `load_part` or, of a stream, `stream_part` divides them."""
+    if not streaming:
+        yield from split_off(load_whole_part(part, "train")[0], part["held_out"])[1]
+        return
+    for lazy in split_off(part_entries(part, "train"), part["held_out"])[1]:
+        try:
+            row = open_row(lazy)
+        except ValueError:
+            if part.get("on_error") != "skip":
+                raise
+        else:
+            yield row
 
 
 def load_part(part: dict, split: str, needs: Needs = "answer") -> MapDataset:

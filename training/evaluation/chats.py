@@ -39,6 +39,13 @@ def written_after(inputs: BatchFeature, sequences: torch.Tensor) -> torch.Tensor
     return sequences[:, inputs["input_ids"].shape[1] :]
 
 
+def ends_of(model: PreTrainedModel, written: torch.Tensor) -> list[int | None]:
+    """Where in each row of `written_after` the token stands that ends it; `None` where it was cut before."""
+    ids = model.generation_config.eos_token_id  # one, several, or none
+    ends = torch.isin(written, torch.tensor([] if ids is None else ids, dtype=torch.long, device=written.device))
+    return [row.index(True) if True in row else None for row in ends.tolist()]
+
+
 def visual_token_counts(model: PreTrainedModel, inputs: BatchFeature) -> list[int | None]:
     """How many visual tokens the language model saw in each row of `read_chats`; `None` where that is not known.
 

@@ -34,7 +34,8 @@ from training.evaluation.metrics import (
     kmeans_labels,
     patch_labels,
 )
-from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, write_results
+from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, mistakes_in_words, write_results
+from training.loading import load_whole
 from training.losses import PerceptualLoss
 from training.packaged_models import lpips_vgg
 
@@ -281,10 +282,11 @@ class Arguments:
     output: str | None = field(default=None, metadata={"help": "JSON file for the results"})
 
 
+@mistakes_in_words()
 def main() -> None:
     (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
     device = choose_device(arguments.device)
-    model = SetokForPreTraining.from_pretrained(arguments.model).to(device)
+    model = load_whole(SetokForPreTraining.from_pretrained, arguments.model, "setok").to(device)
     image_processor = SetokImageProcessor.from_pretrained(arguments.model)
     if arguments.lpips is None and lpips_vgg.FILE.exists():
         arguments.lpips = str(lpips_vgg.FILE)

@@ -10,6 +10,7 @@ that the part holds out; else those of the split "test", or of --split; else, of
 goes on from there after a killed run.
 """
 
+import json
 import tempfile
 import time
 from collections import defaultdict
@@ -29,11 +30,13 @@ from training.data import EmojiScenes, SceneConfig, concept_names
 from training.data.measured_rows import HeldOut, load_held_out, read_part
 from training.evaluation.benchmark.answering import Options, Setokim
 from training.evaluation.benchmark.benchmark import Networks
+from training.evaluation.benchmark.measuring import fingerprint
 from training.evaluation.benchmark.own_data import MAX_NEW_TOKENS, measure_rows, table_rows
 from training.evaluation.metrics import Metric
-from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, write_results
+from training.evaluation.report import HELD_OUT, Row, choose_device, format_rows, mistakes_in_words, write_results
 from training.evaluation.setokim_tasks import TASKS, Context, Judge
 from training.evaluation.setokim_tasks.painting import border_colour
+from training.loading import load_whole
 
 __all__ = ["ROWS", "TASKS", "Arguments", "border_colour", "evaluate_setokim", "format_table", "rows_of"]
 
@@ -174,6 +177,7 @@ class Arguments:
     output: str | None = field(default=None, metadata={"help": "JSON file for the results"})
 
 
+@mistakes_in_words()
 def main() -> None:
     parser = HfArgumentParser(Arguments, description=__doc__)
     (arguments,) = parser.parse_args_into_dataclasses()
@@ -184,9 +188,11 @@ def main() -> None:
         parser.error(f"--{name} is of {'rows of your own' if arguments.data is None else 'EmojiScenes'}: leave it out")
     device = choose_device(arguments.device)
     held_out = None if arguments.data is None else load_held_out(read_part(arguments.data), arguments.split)
-    model = SetokimForConditionalGeneration.from_pretrained(arguments.model).to(device)
+    model = load_whole(SetokimForConditionalGeneration.from_pretrained, arguments.model, "setokim").to(device)
     processor = SetokimProcessor.from_pretrained(arguments.model)
-    setok = None if arguments.setok is None else SetokForPreTraining.from_pretrained(arguments.setok).to(device).eval()
+    setok = None
+    if arguments.setok is not None:
+        setok = load_whole(SetokForPreTraining.from_pretrained, arguments.setok, "setok").to(device).eval()
     measured_on = f"EmojiScenes, split {arguments.split}" if held_out is None else held_out.told
     if arguments.limit is not None:
         measured_on += f"; the first {arguments.limit} of them"
@@ -240,8 +246,11 @@ def _measure_rows(
             Setokim(model, processor),
             held_out.rows,
             Path(arguments.output or f"{folder}/results.json"),
-            model=arguments.model,
-            data=read_part(arguments.data) | {"split": arguments.split},
+            run={
+                "data": json.dumps(read_part(arguments.data) | {"split": arguments.split}, default=str),
+                "model": arguments.model,
+                "model_files": fingerprint(arguments.model),
+            },
             setok=None if setok is None else (setok, processor.image_processor),
             limit=arguments.limit,
             batch_size=arguments.batch_size,

@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from modeling_setok import SetokimForConditionalGeneration
 from processing import SetokimProcessor
-from training.evaluation.chats import read_chats, read_token_counts, written_after
+from training.evaluation.chats import ends_of, read_chats, read_token_counts, written_after
+from training.loading import load_whole
 
 MAX_NEW_TOKENS = 128  # where a task names no limit
 SAMPLING = ("temperature", "top_p", "top_k", "num_beams")  # of a task's `generation_kwargs`, passed on to `generate`
@@ -59,7 +60,8 @@ class SetokimChat:
             raise ValueError(f"batch_size must be a number of at least 1, not {batch_size!r}")
         self.batch_size = int(batch_size)
         self.device = PartialState().device if device is None else torch.device(device)
-        self.model = SetokimForConditionalGeneration.from_pretrained(pretrained, dtype=dtype).to(self.device).eval()
+        model = load_whole(SetokimForConditionalGeneration.from_pretrained, pretrained, "setokim", dtype=dtype)
+        self.model = model.to(self.device).eval()
         self.processor = SetokimProcessor.from_pretrained(pretrained)
 
     def generate_until(self, requests: Sequence) -> list:
@@ -104,12 +106,8 @@ class SetokimChat:
         written = written_after(inputs, sequences)
         texts = self.processor.batch_decode(written, skip_special_tokens=True)
         texts = [_cut(text.strip(), options.get("until") or ()) for text in texts]
-        return list(zip(texts, read_token_counts(self.model, inputs), self._lengths(written), strict=True))
-
-    def _lengths(self, written: torch.Tensor) -> list[int]:
-        """How many tokens of each row were written, the one that ends it included."""
-        ends = torch.isin(written, torch.tensor(self.model.generation_config.eos_token_id, device=written.device))
-        return [row.index(True) + 1 if True in row else len(row) for row in ends.tolist()]
+        lengths = [written.shape[1] if end is None else end + 1 for end in ends_of(self.model, written)]
+        return list(zip(texts, read_token_counts(self.model, inputs), lengths, strict=True))
 
 
 def _conversation(messages: list[dict]) -> list[dict]:

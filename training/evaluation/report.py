@@ -1,8 +1,11 @@
 """What the evaluation scripts share: where they run, and how they tell what they measured."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -10,10 +13,24 @@ HELD_OUT = "held_out_"  # prefix of results over scenes with a pair of objects t
 
 
 def choose_device(name: str | None) -> torch.device | str:
-    """The device of this name; by default the accelerator, or the CPU without one."""
+    """The device of this name; by default the accelerator, or the CPU without one. A ValueError for one that is not
+    there."""
     if name is not None:
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:  # the latter without CUDA
+            raise ValueError(f"There is no device {name!r}: {error}") from error
         return name
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+
+
+@contextmanager
+def mistakes_in_words() -> Iterator[None]:
+    """Ends a command, with status 1, by what is wrong with what it was given, in place of a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"Error: {error}")
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,7 @@ def _value(results: Mapping[str, float], key: str, form: str) -> str:
 def write_results(path: str, arguments, results: dict[str, float], data: Mapping[str, str] | None = None) -> None:
     """A JSON file with the results and the arguments (a dataclass) that gave them; of data of one's own also their
     "name", and in words the "rows" that were measured."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     content = {"arguments": vars(arguments)} | ({"data": dict(data)} if data else {}) | {"results": results}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=2)

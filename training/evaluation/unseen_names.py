@@ -18,6 +18,7 @@ from processing import SetokImageProcessor
 from training.data import PhotoSceneConfig, PhotoScenes, photo_concept_names
 from training.data.concept_text import concept_text_features
 from training.evaluation.report import choose_device, write_results
+from training.loading import load_whole
 
 SPLITS = ("test", "train")
 
@@ -69,7 +70,8 @@ class Arguments:
 
 def main() -> None:
     (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
-    model = SetokForPreTraining.from_pretrained(arguments.model).eval().to(choose_device(arguments.device))
+    model = load_whole(SetokForPreTraining.from_pretrained, arguments.model, "setok").eval()
+    model.to(choose_device(arguments.device))
     image_processor = SetokImageProcessor.from_pretrained(arguments.model)
     config = PhotoSceneConfig(
         image_size=image_processor.size["height"],

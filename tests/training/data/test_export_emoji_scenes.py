@@ -251,3 +251,5 @@ def test_command_writes_scenes_of_the_size_asked_for(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
     scene = EmojiScenes("validation", 1, SceneConfig(image_size=48)).scene(0)
     assert pixels(tmp_path / "out" / "val2014" / "COCO_val2014_000000000001.jpg") == scene.image.tobytes()
+    with pytest.raises(SystemExit, match="Error: .* holds something: give a new or an empty folder"):
+        main(["pope", "--output", str(tmp_path / "out")])

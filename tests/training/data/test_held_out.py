@@ -1,6 +1,7 @@
 """What a part of a mixture holds out is kept from training, and is what a model is measured on."""
 
 import json
+import warnings
 
 import datasets
 import pytest
@@ -10,7 +11,8 @@ from tests.training.data.test_sources import write_coco
 from training.data import FEATURES, load_coco
 from training.data.held_out import picture_keys, split_off
 from training.data.measured_rows import load_held_out, read_part
-from training.data.sources import load_mixture
+from training.data.row_lengths import RowLengths
+from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
 
 
 @pytest.fixture
@@ -75,6 +77,26 @@ def test_what_is_measured_is_said(folder, tmp_path):
     assert load_held_out(phrases, "test").told == "1 rows of refcoco, split test"
     told = load_held_out(phrases | {"split": "train"}, "test").told
     assert told == "1 rows of refcoco, split train, which is what training reads"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_training_is_evaluated_on_rows_held_out(folder, processor, streaming):
+    part = {"dataset": str(folder), "held_out": 2, "name": "mine"}
+    args = MixtureArguments(mixture=[part, {"dataset": "some/hub-id"}], eval_examples=3, streaming=streaming)
+    (found,) = load_eval_sets(args).values()
+    assert answers(found) == ["a 0", "b 1", "a 2"] and found[1]["images"][0].getpixel((0, 0)) == (100, 0, 0)
+
+    rows = json.loads((folder / "data.json").read_text())
+    rows[0]["caption"] = "red " * 50
+    rows[1]["image"] = "missing.png"
+    (folder / "data.json").write_text(json.dumps(rows))
+    args.mixture = [part | {"on_error": "skip"}]
+    skip, refuse = (RowLengths(processor, max_length=40, long_rows=long_rows) for long_rows in ("skip", "refuse"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert answers(load_eval_sets(args, skip)["mine"]) == ["a 2"]
+        with pytest.raises(ValueError, match="tokens and max_length is 40"):
+            load_eval_sets(args, refuse)
 
 
 @pytest.mark.parametrize(

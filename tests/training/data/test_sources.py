@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from training.data import EmojiScenes, SceneConfig
-from training.data.sources import load_eval_sets, load_mixture, load_part
+from training.data.sources import MixtureArguments, load_eval_sets, load_mixture, load_part
 
 SCENES = {"dataset": "emoji_scenes", "image_size": 24}
 
@@ -53,11 +53,11 @@ def test_a_mixture_by_weight_of_scenes():
 
 def test_evaluation_rows_are_of_the_validation_split_and_named():
     parts = [SCENES | {"task": "caption"}, SCENES | {"task": "question", "name": "quiz"}, {"dataset": "some/hub-id"}]
-    sets = load_eval_sets(parts, 3)
+    sets = load_eval_sets(MixtureArguments(mixture=parts, eval_examples=3))
     assert {name: len(rows) for name, rows in sets.items()} == {"caption": 3, "quiz": 3}
     validation = EmojiScenes("validation", 3, SceneConfig(image_size=24), tasks=("caption",))
     assert [row["messages"] for row in sets["caption"]] == [row["messages"] for row in validation]
-    assert load_eval_sets(parts, 0) == {}
+    assert load_eval_sets(MixtureArguments(mixture=parts, eval_examples=0)) == {}
 
 
 def test_coco(tmp_path):
@@ -137,7 +137,7 @@ def test_several_tasks_about_each_scene():
     assert all(np.array_equal(first[0], image) for image in first[:4]) and not np.array_equal(first[0], first[4])
     assert all(placed.redrawing is not None for placed in rows.parts[0].scene(0).layout.objects)
 
-    sets = load_eval_sets([part], 5)
+    sets = load_eval_sets(MixtureArguments(mixture=[part], eval_examples=5))
     assert list(sets) == ["reading_caption", "reading_presence"]
     assert all({row["task"] for row in some} == {name.split("_")[1]} for name, some in sets.items())
     assert len({np.asarray(row["images"][0]).tobytes() for row in sets["reading_caption"]}) == 5

@@ -5,7 +5,7 @@ import torch
 
 from modeling_setok.adaption import add_concept_tokens
 from tests.setokim_testing import pictures, tiny_setokim
-from training.evaluation.chats import read_chats, read_token_counts, visual_token_counts, written_after
+from training.evaluation.chats import ends_of, read_chats, read_token_counts, visual_token_counts, written_after
 from training.evaluation.tiny_llava import tiny_llava
 
 TALKS = [([0], "What is it ?"), ([], "Describe the picture ."), ([1, 2], "Is it red ?"), ([3], "Is it ?")]
@@ -79,3 +79,10 @@ def test_what_was_written_stands_after_the_prompt():
     inputs = read_chats(model, processor, [conversation([0], "What is it ?")])
     sequences = model.generate(**inputs, max_new_tokens=3, do_sample=False)
     assert written_after(inputs, sequences).tolist() == sequences[:, -3:].tolist()
+
+
+@pytest.mark.parametrize(("end", "found"), [(2, [1, None, 0]), ([2, 3], [1, 2, 0]), (None, [None] * 3)])
+def test_a_text_ends_at_its_first_end(end, found):
+    model, _ = tiny_llava()
+    model.generation_config.eos_token_id = end
+    assert ends_of(model, torch.tensor([[5, 2, 0], [5, 5, 3], [2, 2, 0]])) == found

@@ -217,8 +217,8 @@ def test_command_on_rows_of_ones_own(saved, tiny_model, own_pictures, tmp_path, 
     assert {key: written["results"][key] for key in expected} == pytest.approx(expected, nan_ok=True)
     saved("--data", own_pictures / "images")
     assert "rows of images, and whether training saw them is not known" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="eval_examples must be from 1 to 3, the number of rows, got 4"):
+    with pytest.raises(SystemExit, match="eval_examples must be from 1 to 3, the number of rows, got 4"):
         saved("--data", own_pictures, "--eval_examples", "4")
     (own_pictures / "data.json").write_text('[{"image": "0.png", "labels": ["zeppelin"]}]')
-    with pytest.raises(ValueError, match="concept bank lacks 1 names, such as 'zeppelin': give the --text_encoder"):
+    with pytest.raises(SystemExit, match="concept bank lacks 1 names, such as 'zeppelin': give the --text_encoder"):
         saved("--data", own_pictures)

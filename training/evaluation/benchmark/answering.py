@@ -5,13 +5,13 @@ Row i of a batch gets what it would get alone: texts are greedy, and what is sam
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import SEGMENT_REQUEST
@@ -19,16 +19,18 @@ from processing import SetokImageProcessor, SetokimProcessor
 from training.data.concept_text import learn_concepts
 from training.evaluation.benchmark.benchmark import Benchmark, Example
 from training.evaluation.benchmark.likelihood import most_likely
-from training.evaluation.chats import read_chats, visual_token_counts, written_after
+from training.evaluation.chats import ends_of, read_chats, visual_token_counts, written_after
+from training.loading import configuration, load_whole
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a model gave, in the form that `Benchmark.answer` names, and how many visual tokens it read of all pictures
-    of the example; `None` where that is not known."""
+    of the example (`None` where that is not known); and whether a text was cut at `max_new_tokens`."""
 
     content: Any
     num_visual_tokens: int | None = None
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,10 @@ class Answerer(ABC):
     Attributes:
         kind: of the model, as people call it.
         gives: kinds of answers that it can give, of those of `Benchmark.answer`.
-        settings: what its answers depend on beside the model.
     """
 
     kind: str
     gives: frozenset[str]
-    settings: Mapping[str, Any] = MappingProxyType({})
 
     def check(self, benchmark: Benchmark) -> None:
         """Raises a ValueError unless this model gives what the benchmark asks for."""
@@ -96,12 +96,14 @@ class ChatModel(Answerer):
         if kind == "choice":
             tokenizer = getattr(self.processor, "tokenizer", self.processor)
             contents = most_likely(self.model, tokenizer, inputs, [example.choices for example in examples])
+            are_cut = [False] * len(contents)
         else:
             output = self.model.generate(**inputs, max_new_tokens=options.max_new_tokens, do_sample=False, num_beams=1)
-            said = self.processor.batch_decode(written_after(inputs, output), skip_special_tokens=True)
-            contents = [text.strip() for text in said]
+            written = written_after(inputs, output)
+            contents = [text.strip() for text in self.processor.batch_decode(written, skip_special_tokens=True)]
+            are_cut = [end is None for end in ends_of(self.model, written)]
         counts = visual_token_counts(self.model, inputs)
-        return [Answer(*pair) for pair in zip(contents, counts, strict=True)]
+        return [Answer(*values) for values in zip(contents, counts, are_cut, strict=True)]
 
 
 class Setokim(ChatModel):
@@ -174,7 +176,6 @@ class Setok(Answerer):
         self, model: SetokForPreTraining, image_processor: SetokImageProcessor, text_encoder: str | None = None
     ):
         self.model, self.image_processor, self.text_encoder = model.eval(), image_processor, text_encoder
-        self.settings = {"text_encoder": text_encoder}
 
     @torch.no_grad()
     def answer(self, kind, examples, requests, options):
@@ -200,16 +201,24 @@ def load_answerer(
     name: str, device: str | torch.device, trust_remote_code: bool = False, text_encoder: str | None = None
 ) -> Answerer:
     """Who answers with the model of a folder or Hub id, on a device, in the type that its weights are saved in;
-    `text_encoder`: see `Setok`."""
-    kind = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code).model_type
+    `text_encoder`: see `Setok`.
+
+    Raises:
+        ValueError: no such model in reach, one of another kind, or without some of its weights.
+    """
+    config = configuration(name)
+    kind, trusted = config.get("model_type"), {"trust_remote_code": trust_remote_code}
     if kind == "setok":
-        model = SetokForPreTraining.from_pretrained(name).to(device)
+        model = load_whole(SetokForPreTraining.from_pretrained, name).to(device)
         return Setok(model, SetokImageProcessor.from_pretrained(name), text_encoder)
     if kind == "setokim":
-        model = SetokimForConditionalGeneration.from_pretrained(name).to(device)
+        model = load_whole(SetokimForConditionalGeneration.from_pretrained, name).to(device)
         return Setokim(model, SetokimProcessor.from_pretrained(name))
-    model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=trust_remote_code).to(device)
-    return ChatModel(model, AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code))
+    has_code = trust_remote_code and AutoModelForImageTextToText.__name__ in config.get("auto_map", ())
+    if not has_code and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise ValueError(f"{name} is a {kind}: name a Setokim, a SeTok or an image-text-to-text model.")
+    model = load_whole(AutoModelForImageTextToText.from_pretrained, name, may_have_more=True, **trusted).to(device)
+    return ChatModel(model, AutoProcessor.from_pretrained(name, **trusted))
 
 
 def _conversation(example: Example, request: str) -> list[dict]:

@@ -18,11 +18,18 @@ PictureSource = Path | Callable[[], Image.Image]
 
 
 def open_picture(source: PictureSource) -> Image.Image:
-    """In RGB, upright; of a file, or what the function gives."""
+    """In RGB, upright; of a file, or what the function gives.
+
+    Raises:
+        ValueError: a file that is no picture, or is broken.
+    """
     if callable(source):
         return ImageOps.exif_transpose(source()).convert("RGB")
-    with Image.open(source) as file:
-        return ImageOps.exif_transpose(file).convert("RGB")
+    try:
+        with Image.open(source) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
+    except Exception as error:  # decoders raise anything on broken bytes
+        raise ValueError(f"picture {source} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -78,10 +85,10 @@ class Networks:
 
 class Read(Protocol):
     def __call__(self, data: Path, split: str) -> list[Example]:
-        """The examples in the files of a folder, as released.
+        """The examples in the files of a folder, as released, of one of the benchmark's `splits`.
 
         Raises:
-            ValueError: an unknown split, or a file that is missing or of another form: says which and what to do.
+            ValueError: a file that is missing or of another form: says which and what to do.
         """
 
 

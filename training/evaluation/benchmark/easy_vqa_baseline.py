@@ -21,7 +21,7 @@ from transformers import HfArgumentParser
 
 from training.data import load_easy_vqa
 from training.evaluation.metrics import AnswerAccuracy
-from training.evaluation.report import Row, choose_device, format_rows, write_results
+from training.evaluation.report import Row, choose_device, format_rows, mistakes_in_words, write_results
 
 BASELINES = {
     "most_frequent": "the most frequent answer",
@@ -214,6 +214,7 @@ class Arguments:
     output: str | None = field(default=None, metadata={"help": "JSON file for the results"})
 
 
+@mistakes_in_words()
 def main(given: Sequence[str] | None = None) -> None:
     (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses(given)
     train, test = (Questions.from_rows(load_easy_vqa(split, arguments.data)) for split in ("train", "test"))

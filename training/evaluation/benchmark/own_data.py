@@ -5,7 +5,6 @@ depends on the row's task: "caption"; "conversation"; any other with a text coun
 asked for where it is the answer to the first request, which has one picture before its text, or none.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ from training.evaluation.benchmark.answering import Answerer, Options
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation import editing
 from training.evaluation.benchmark.generation.pictures import batches
-from training.evaluation.benchmark.measuring import TOKENS, measure
+from training.evaluation.benchmark.measuring import CUT, TOKENS, measure
 from training.evaluation.benchmark.segmentation import refcoco
 from training.evaluation.metrics import AnswerAccuracy, AskedFound, CaptionScores, RougeL, VqaAccuracy
 from training.evaluation.report import Row
@@ -47,8 +46,7 @@ def measure_rows(
     rows: StoredRows,
     output: Path,
     *,
-    model: str,
-    data: Mapping[str, Any],
+    run: Mapping[str, Any],
     setok: tuple[SetokForPreTraining, SetokImageProcessor] | None = None,
     limit: int | None = None,
     batch_size: int = 8,
@@ -61,8 +59,7 @@ def measure_rows(
     killed run goes on.
 
     Args:
-        model: folder or Hub id of the answerer's model; `data`: the part of a mixture that the rows are of. By both
-            the answers are known again.
+        run: what the answers depend on, see `measure`.
         setok: looks for the concepts of rows in what is painted; its concept bank must have their names.
         limit: only the first so many rows.
 
@@ -98,19 +95,19 @@ def measure_rows(
             benchmark = Benchmark(
                 name=kind,
                 answer=answer,
-                splits=(json.dumps(dict(data), sort_keys=True, default=str),),
+                splits=(),
                 files="",
                 definition="",
-                read=partial(_given, examples),
+                read=lambda data, split, examples=examples: examples,
                 score=score,
                 rows=(),
             )
             found = measure(
                 benchmark,
                 answerer,
-                Path(),
+                examples,
                 output.with_suffix(f".{kind}.json"),
-                model=model,
+                run=run,
                 batch_size=batch_size,
                 networks=networks,
                 options=options,
@@ -151,11 +148,6 @@ def table_rows(results: Mapping[str, float]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _given(examples: list[Example], data: Path, split: str) -> list[Example]:
-    """`Benchmark.read` of examples that are read already."""
-    return examples
-
-
 def _is_of_kind(key: str) -> bool:
     return key.startswith("question_") and key.endswith("_accuracy") and key not in (
         "question_accuracy", "question_vqa_accuracy"
@@ -163,7 +155,7 @@ def _is_of_kind(key: str) -> bool:
 
 
 def _count(title: str, kind: str) -> Row:
-    return Row(title, f"{kind}_num_examples", ".0f")
+    return Row(title, f"{kind}_num_examples", ".0f", {CUT.title: f"{kind}_{CUT.key}"})
 
 
 def _accuracy(title: str, key: str) -> Row:

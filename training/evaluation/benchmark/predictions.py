@@ -1,6 +1,7 @@
 """Answers as they come, kept in a file from which a killed run goes on."""
 
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ from training.evaluation.benchmark.benchmark import Example
 class Predictions:
     """A JSONL file: first a line that says of what run, then one for each answer.
 
-    A line is {"key", "request", "answer", "visual_tokens"}. Texts stand in it, masks as run lengths as COCO has them,
-    uncompressed: {"size": [h, w], "counts": [...]}; pictures are PNG files in the folder of the file's name without
-    ".jsonl", and {"file": name}.
+    A line is {"key", "request", "choices", "answer", "visual_tokens", "cut"}, with a checksum of the choices. Texts
+    stand in it, masks as run lengths as COCO has them, uncompressed: {"size": [h, w], "counts": [...]}; pictures are
+    PNG files in the folder of the file's name without ".jsonl", and {"file": name}.
 
     Args:
         file: may be there already; a last line that was not written to its end is taken off.
-        run: what makes answers of two runs the same: model, benchmark, form of the request.
+        run: what makes answers of two runs the same: benchmark, model, data, and so on.
 
     Raises:
         ValueError: the file holds answers of another run, or is no such file.
@@ -32,6 +33,7 @@ class Predictions:
     def __init__(self, file: Path, run: Mapping[str, Any]):
         self.file, self.folder = file, file.with_suffix("")
         self._records: dict[str, dict] = {}
+        file.parent.mkdir(parents=True, exist_ok=True)
         content = file.read_bytes() if file.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
@@ -61,13 +63,18 @@ class Predictions:
         """Whether an example is answered.
 
         Raises:
-            ValueError: it is, but to another request.
+            ValueError: it is, but to another request, or among other choices.
         """
         record = self._records.get(example.key)
         if record is not None and record["request"] != request:
             raise ValueError(
                 f"{self.file} holds an answer of {example.key} to {record['request']!r}, and the files ask "
                 f"{request!r}: choose another --output, or delete the file."
+            )
+        if record is not None and record["choices"] != _checksum(example.choices):
+            raise ValueError(
+                f"{self.file} holds an answer of {example.key} among other choices than the files have: choose another "
+                "--output, or delete the file."
             )
         return record is not None
 
@@ -80,7 +87,10 @@ class Predictions:
             content = {"file": name}
         elif isinstance(content, np.ndarray):
             content = run_lengths(content)
-        record = {"key": example.key, "request": request, "answer": content, "visual_tokens": answer.num_visual_tokens}
+        record = {
+            "key": example.key, "request": request, "choices": _checksum(example.choices), "answer": content,
+            "visual_tokens": answer.num_visual_tokens, "cut": answer.is_cut,
+        }  # fmt: skip
         self._append(record)
         self._records[example.key] = record
 
@@ -90,6 +100,9 @@ class Predictions:
 
     def num_visual_tokens(self, key: str) -> int | None:
         return self._records[key]["visual_tokens"]
+
+    def is_cut(self, key: str) -> bool:
+        return self._records[key]["cut"]
 
     def _append(self, record: dict) -> None:
         with self.file.open("a", encoding="utf-8") as file:
@@ -102,6 +115,10 @@ class Predictions:
             return mask_of(content)
         with Image.open(self.folder / content["file"]) as picture:
             return picture.convert("RGB")
+
+
+def _checksum(choices: Sequence[str]) -> int:
+    return zlib.crc32("\n".join(choices).encode())
 
 
 class _Answers(Sequence):

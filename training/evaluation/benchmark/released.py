@@ -1,15 +1,9 @@
 """Files of a release: found in the folder that a user gives, and checked as they are read."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from training.data.entries.values import quoted
-
-
-def check_split(benchmark: str, split: str, splits: Sequence[str]) -> None:
-    """Raises a ValueError unless a benchmark has this split."""
-    if split not in splits:
-        raise ValueError(f"{benchmark} has no split {split!r}: choose {' or '.join(splits)}.")
+from training.data.entries.values import listed, quoted
 
 
 def released(data: Path, *names: str, remedy: str = "") -> Path:
@@ -22,6 +16,21 @@ def released(data: Path, *names: str, remedy: str = "") -> Path:
         if (data / name).exists():
             return data / name
     raise ValueError(f"There is no {' or '.join(names)} in {data}. {remedy}".rstrip())
+
+
+def read_text(file: Path) -> str:
+    """What a file in UTF-8 holds, line ends as they are; a ValueError for another that names it."""
+    try:
+        return file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not a text in UTF-8: {error}") from error
+
+
+def some(value: object, what: str) -> list:
+    """The value, which must be a list of one thing or more; else a ValueError."""
+    if not listed(value, what):
+        raise ValueError(f"{what} must not be empty")
+    return value
 
 
 def checked(records: Iterable[object], where: object, **fields: Callable) -> Iterator[dict]:

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Sequence
 
-from torchmetrics.functional.text import bleu_score
-
 from training.evaluation.metrics.base import Metric
 
 # Removed after splitting, as the COCO caption evaluation does; those that lie within a word ("black-and-white") stay.
@@ -28,7 +26,7 @@ def caption_tokens(caption: str) -> list[str]:
 
 class CaptionScores(Metric):
     """{"cider_d": 0 to 10, "bleu_1" … "bleu_4", "rouge_l": 0 to 1}, as of the COCO caption evaluation (Chen et al.
-    2015, arXiv 1504.00325), by pycocoevalcap and, for BLEU, torchmetrics. Tables often give them times 100.
+    2015, arXiv 1504.00325), by pycocoevalcap. Tables often give them times 100.
 
     CIDEr-D (Vedantam et al. 2015) weighs a word by how few of the pictures given here have it in their captions: it
     depends on the set of pictures, and of a single one it is 0. BLEU is over all pictures together, ROUGE-L the mean.
@@ -37,7 +35,7 @@ class CaptionScores(Metric):
     "dog's" and "isn't", keep "red/blue" and "U.S." and drop punctuation; they differ on what is rare in captions, such
     as "Mr.", "cannot", "gonna" and addresses of the web. METEOR and SPICE, which need Java, are left out.
 
-    Predictions: captions. References: per picture the list of its captions, each with a word in it.
+    Predictions: captions. References: per picture the list of its captions, one of which has a word in it or more.
     """
 
     def _score_batch(
@@ -48,24 +46,25 @@ class CaptionScores(Metric):
             if isinstance(captions, str) or not captions:
                 raise ValueError(f"A reference must be a list of captions, one or more, got {captions!r}.")
             texts = [" ".join(caption_tokens(caption)) for caption in captions]
-            if not all(texts):
-                raise ValueError(f"A true caption has no word: {captions!r}. Leave it out.")
+            if not any(texts):
+                raise ValueError(f"None of the true captions of a picture has a word: {captions!r}. Leave it out.")
             scores.append((" ".join(caption_tokens(prediction)), texts))
         return scores
 
     def _reduce(self, scores: list[tuple[str, list[str]]]) -> dict[str, float]:
         # Here, because the package takes 100 MB, and nothing else here needs it.
+        from pycocoevalcap.bleu.bleu import Bleu
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
 
         told = {picture: [caption] for picture, (caption, _) in enumerate(scores)}
         true = {picture: captions for picture, (_, captions) in enumerate(scores)}
         cider, _ = Cider().compute_score(true, told)
-        texts = [caption for caption, _ in scores], [captions for _, captions in scores]
+        bleu, _ = Bleu(4).compute_score(true, told, verbose=0)
         rouge, _ = Rouge().compute_score(true, told)
         return {
             "cider_d": float(cider),
-            **{f"bleu_{n}": bleu_score(*texts, n_gram=n).item() for n in range(1, 5)},
+            **{f"bleu_{n}": float(value) for n, value in enumerate(bleu, start=1)},
             "rouge_l": float(rouge),
         }
 

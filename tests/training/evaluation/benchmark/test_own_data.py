@@ -14,7 +14,7 @@ from training.evaluation.benchmark.answering import Answer, Answerer, Setokim
 from training.evaluation.benchmark.own_data import measure_rows, table_rows
 from training.evaluation.report import format_rows
 
-DATA = {"dataset": "mine"}
+RUN = {"data": "mine", "model": "a-model"}
 DOG = np.zeros((24, 24), bool)
 DOG[4:12, 4:12] = True
 CONTENTS = {"caption": "A red dog on the grass.", "two": "2", "hello": "Hello to you, too.", "again": "See you."}
@@ -76,7 +76,7 @@ class Oracle(Answerer):
 
 
 def measured(answerer, rows, folder, **options):
-    return measure_rows(answerer, rows, folder / "results.json", model="a-model", data=DATA, **options)
+    return measure_rows(answerer, rows, folder / "results.json", run=RUN, **options)
 
 
 def test_each_kind_is_measured_by_its_own_measures(rows, tmp_path):
@@ -140,8 +140,8 @@ def test_rows_without_anything_to_measure_are_refused(rows, tmp_path):
 def test_answers_of_other_rows_are_not_taken_for_these(rows, tmp_path):
     measured(Oracle(), rows, tmp_path)
     assert measured(Oracle(**{"0-1": "No."}), rows, tmp_path)["caption_rouge_l"] == pytest.approx(1)  # it went on
-    with pytest.raises(ValueError, match="another run, with split"):
-        measure_rows(Oracle(), rows, tmp_path / "results.json", model="a-model", data={"dataset": "other"})
+    with pytest.raises(ValueError, match="another run, with data"):
+        measure_rows(Oracle(), rows, tmp_path / "results.json", run=RUN | {"data": "other"})
 
 
 def test_the_table_shows_every_kind(rows, tmp_path):

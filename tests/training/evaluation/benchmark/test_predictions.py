@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,8 @@ def test_another_run_is_refused(tmp_path):
     assert predictions.has(KEY, "Say it.") and not predictions.has(Example("other", ""), "Say it.")
     with pytest.raises(ValueError, match="holds an answer of a/b: 1 to 'Say it.', and the files ask 'Show it.'"):
         predictions.has(KEY, "Show it.")
+    with pytest.raises(ValueError, match="holds an answer of a/b: 1 among other choices than the files have"):
+        predictions.has(replace(KEY, choices=("yes", "no")), "Say it.")
 
 
 @pytest.mark.parametrize("content", ["not JSON\n", '["a list"]\n{"key": 1}\n', "{}\n{}\n"])

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
@@ -50,7 +51,7 @@ def test_equals_the_package_on_the_same_words():
     predictions = ["a man rides a horse on a beach", "two dogs play in the snow", "a plate of food"]
     references = [
         ["a man on a horse at the beach", "someone rides a horse"],
-        ["two dogs are playing in snow", "dogs in the snow", "two brown dogs run"],
+        ["two dogs are playing in the snow", "dogs in the snow now", "two brown dogs run", "..."],
         ["a white plate with food on it"],
     ]
     result = CaptionScores().compute(
@@ -58,8 +59,10 @@ def test_equals_the_package_on_the_same_words():
         references=[[text.upper() + "!" for text in texts] for texts in references],
     )
     told = {i: [text] for i, text in enumerate(predictions)}
-    true = dict(enumerate(references))
+    true = {i: [text.replace("...", "") for text in texts] for i, texts in enumerate(references)}
     expected = {"cider_d": Cider().compute_score(true, told)[0], "rouge_l": Rouge().compute_score(true, told)[0]}
+    bleu, _ = Bleu(4).compute_score(true, told, verbose=0)  # of lengths that are as near, the shorter counts
+    expected |= {f"bleu_{n}": value for n, value in enumerate(bleu, start=1)}
     assert {name: result[name] for name in expected} == expected
     assert all(type(value) is float for value in result.values())
 
@@ -77,5 +80,5 @@ def test_refuses_what_are_no_captions():
     for captions in ("a cat", []):
         with pytest.raises(ValueError, match="list of captions"):
             CaptionScores().add_batch(predictions=["a cat"], references=[captions])
-    with pytest.raises(ValueError, match="no word"):
-        CaptionScores().add_batch(predictions=["a cat"], references=[["a cat", "..."]])
+    with pytest.raises(ValueError, match="None of the true captions of a picture has a word"):
+        CaptionScores().add_batch(predictions=["a cat"], references=[["...", "!"]])

@@ -13,7 +13,7 @@ from training.data.entries.values import identifier, listed, text
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks, open_picture
 from training.evaluation.benchmark.generation.networks import Clip, frechet_distances
 from training.evaluation.benchmark.generation.pictures import batches, central_square, to_tensors
-from training.evaluation.benchmark.released import check_split, checked, released
+from training.evaluation.benchmark.released import checked, released
 from training.evaluation.metrics import FeatureSimilarity
 from training.evaluation.report import Row
 
@@ -26,7 +26,6 @@ REQUEST = "Draw: {}."
 def read(data: Path, split: str) -> list[Example]:
     """At most `MOST_PICTURES` pictures, each with the first of its captions. Their order is drawn, with a fixed seed:
     so the first of them are a sample as well."""
-    check_split("coco-text-to-image", split, SPLITS)
     file, folder = released(data, f"annotations/captions_{split}.json"), released(data, split)
     (content,) = checked([read_json(file, dict)], file, images=listed, annotations=listed)
     pictures = checked(content["images"], f"{file}: 'images'", id=identifier, file_name=text)

@@ -1,6 +1,7 @@
 """The validation pictures of ImageNet: painted again by a SeTok, and named by it (Table 3)."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from training.data import pictures_in
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
 from training.evaluation.benchmark.generation.networks import frechet_distances, perceptual_distances
 from training.evaluation.benchmark.generation.pictures import batches, central_square, resized, to_tensors
-from training.evaluation.benchmark.released import check_split, released
+from training.evaluation.benchmark.released import read_text, released
 from training.evaluation.metrics import LearnedPerceptualDistance, PeakSignalNoiseRatio, StructuralSimilarity
 from training.evaluation.report import Row
 
@@ -31,7 +32,6 @@ class SquareExample(Example):
 
 def read_pictures(data: Path, split: str) -> list[Example]:
     """All pictures in the order of their own names, whatever folder they lie in: so their beginning is a sample."""
-    check_split("imagenet", split, SPLITS)
     folder = released(data, "val")
     paths = sorted((folder / name for name in pictures_in(folder)), key=lambda path: (path.name, path))
     return [SquareExample(key=str(path.relative_to(folder)), request="", images=(path,)) for path in paths]
@@ -64,7 +64,7 @@ def read_names(data: Path, split: str) -> list[Example]:
 def _class_names(data: Path) -> dict[str, str]:
     """Class -> name, of lines such as "n01440764 tench, Tinca tinca", whose first name counts."""
     file = released(data, *NAMES)
-    lines = [line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split(maxsplit=1) for line in read_text(file).splitlines() if line.strip()]
     if wrong := [line for line in lines if len(line) != 2]:
         raise ValueError(f"{file} has a line without a name: {' '.join(wrong[0])!r}")
     return {name: names.split(",")[0].strip() for name, names in lines}
@@ -78,8 +78,7 @@ def _solution(data: Path) -> dict[str, str]:
             "their classes, such as val/n01440764."
         )
     file = data / SOLUTION
-    with file.open(encoding="utf-8", newline="") as opened:
-        rows = list(csv.DictReader(opened))
+    rows = list(csv.DictReader(io.StringIO(read_text(file), newline="")))
     if not rows or not {"ImageId", "PredictionString"} <= rows[0].keys():
         raise ValueError(f"{file} must have the columns ImageId and PredictionString.")
     return {row["ImageId"]: (row["PredictionString"] or "").split(" ")[0] for row in rows}

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from training.data.entries.files import find_picture, read_json
-from training.data.entries.values import identifier, listed, text
+from training.data.entries.records import whole_number
+from training.data.entries.values import listed, text
 from training.data.readers.questions import SHORT_ANSWER
 from training.evaluation.benchmark.benchmark import Benchmark, Example, Networks
-from training.evaluation.benchmark.released import check_split, checked, released
+from training.evaluation.benchmark.released import checked, released, some
 from training.evaluation.metrics import VqaAccuracy, normalize_vqa_answer
 from training.evaluation.report import Row
 
@@ -30,7 +31,6 @@ class CocoSplit:
 
 def read_coco_vqa(name: str, splits: Mapping[str, CocoSplit], data: Path, split: str) -> list[Example]:
     """Questions about pictures of COCO, {"questions": [...]}, with {"annotations": [...]} where there are answers."""
-    check_split(name, split, list(splits))
     of = splits[split]
     file = released(data, of.questions)
     questions = read_json(file, dict).get("questions")
@@ -38,7 +38,7 @@ def read_coco_vqa(name: str, splits: Mapping[str, CocoSplit], data: Path, split:
     folder = released(data, of.folder, f"images/{of.folder}", remedy="It holds the pictures.")
     examples = []
     for record in checked(
-        listed(questions, f"{file}: 'questions'"), file, question_id=identifier, image_id=identifier, question=text
+        listed(questions, f"{file}: 'questions'"), file, question_id=whole_number, image_id=whole_number, question=text
     ):
         number = record["question_id"]
         if of.answers is not None and number not in answers:
@@ -52,11 +52,10 @@ def read_coco_vqa(name: str, splits: Mapping[str, CocoSplit], data: Path, split:
 
 def read_aokvqa(data: Path, split: str) -> list[Example]:
     """Those that the official evaluation counts: questions with answers that people could give freely."""
-    check_split("aokvqa", split, ("val", "test"))
     file = released(data, f"aokvqa_v1p0_{split}.json")
     folder = released(data, f"{split}2017", f"images/{split}2017", remedy="It holds the pictures of COCO 2017.")
     examples = []
-    for record in checked(read_json(file, list), file, question_id=text, image_id=identifier, question=text):
+    for record in checked(read_json(file, list), file, question_id=text, image_id=whole_number, question=text):
         answers = record.get("direct_answers")
         if record.get("difficult_direct_answer"):
             continue
@@ -70,15 +69,16 @@ def read_aokvqa(data: Path, split: str) -> list[Example]:
 
 def read_vizwiz(data: Path, split: str) -> list[Example]:
     """Questions of blind people, one for each picture, which names it."""
-    check_split("vizwiz", split, ("val", "test"))
     file = released(data, f"{split}.json", f"Annotations/{split}.json")
     folder = released(data, split, f"images/{split}", f"Images/{split}", remedy="It holds the pictures.")
     examples = []
     for record in checked(read_json(file, list), file, image=text, question=text):
         truth = None
         if split != "test":
-            answers = [given["answer"] for given in checked(listed(record.get("answers"), file), file, answer=_string)]
-            truth = (text(record.get("answer_type"), f"{file}: 'answer_type'"), answers)
+            where = f"{file}, {record['image']}"
+            given = some(record.get("answers"), f"{where}: 'answers'")
+            answers = [one["answer"] for one in checked(given, where, answer=_string)]
+            truth = (text(record.get("answer_type"), f"{where}: 'answer_type'"), answers)
         request = f"{record['question']}\n{UNANSWERABLE}"
         examples.append(Example(record["image"], request, (Path(find_picture(record["image"], folder)),), truth))
     return examples
@@ -119,7 +119,7 @@ def by_picture(examples: Sequence[Example], answers: Sequence[str]) -> dict[str,
     return {"vizwiz_results.json": json.dumps(rows)}
 
 
-def _answers(file: Path) -> dict[int | float | str, tuple[str | None, list[str]]]:
+def _answers(file: Path) -> dict[int, tuple[str, list[str]]]:
     """Of each question the kind of its answers, and all answers."""
     records = listed(read_json(file, dict).get("annotations"), f"{file}: 'annotations'")
     return {
@@ -127,7 +127,7 @@ def _answers(file: Path) -> dict[int | float | str, tuple[str | None, list[str]]
             text(record["answer_type"], f"{file}: 'answer_type'"),
             [given["answer"] for given in checked(record["answers"], file, answer=_string)],
         )
-        for record in checked(records, file, question_id=identifier, answers=listed, answer_type=text)
+        for record in checked(records, file, question_id=whole_number, answers=some, answer_type=text)
     }
 
 
@@ -139,7 +139,7 @@ def _string(value: object, what: str) -> str:
 
 
 def _texts(values: object, file: Path) -> list[str]:
-    return [_string(value, f"{file}: an answer") for value in listed(values, f"{file}: answers")]
+    return [_string(value, f"{file}: an answer") for value in some(values, f"{file}: answers")]
 
 
 VQAV2_SPLITS = {

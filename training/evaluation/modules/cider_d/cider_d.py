@@ -24,7 +24,7 @@ class CiderDModule(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         caption = datasets.Value("string")
         return evaluate.MetricInfo(
-            description="CIDEr-D, BLEU and ROUGE-L by pycocoevalcap and torchmetrics, on words made without Java.",
+            description="CIDEr-D, BLEU and ROUGE-L by pycocoevalcap, on words made without Java.",
             citation=CITATION,
             inputs_description=INPUTS,
             features=datasets.Features({"predictions": caption, "references": datasets.List(caption)}),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.setokim_testing import pictures
 from training.evaluation.benchmark.benchmark import Networks
-from training.evaluation.benchmark.generation import BENCHMARKS, coco
+from training.evaluation.benchmark.generation import coco
 from training.evaluation.benchmark.generation.coco import COCO_TEXT_TO_IMAGE
 from training.evaluation.benchmark.generation.networks import Clip, PictureEncoder
 from training.evaluation.benchmark.generation.pictures import central_square
@@ -102,12 +102,6 @@ def test_a_missing_picture_is_named(tmp_path):
     (tmp_path / "val2014/COCO_val2014_000000000042.jpg").unlink()
     with pytest.raises(ValueError, match="COCO_val2014_000000000042.jpg' does not exist"):
         COCO_TEXT_TO_IMAGE.read(tmp_path, "val2014")
-
-
-@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
-def test_an_unknown_split_is_refused(tmp_path, benchmark):
-    with pytest.raises(ValueError, match=f"has no split 'train': choose {benchmark.splits[0]}"):
-        benchmark.read(tmp_path, "train")
 
 
 def test_through_the_command(run, setokim_folder, encoder_folder, clip_folder, tmp_path):

@@ -10,7 +10,6 @@ from PIL import Image
 
 from training.data.entries.segmentations import mask_of
 from training.evaluation.benchmark.benchmark import Networks
-from training.evaluation.benchmark.segmentation import BENCHMARKS
 from training.evaluation.benchmark.segmentation.refcoco import REFCOCO, REFCOCO_PLUS, REFCOCOG
 
 SIZE = (20, 10)  # width, height
@@ -132,12 +131,6 @@ def test_a_missing_file_is_named(tmp_path, missing):
     with pytest.raises(ValueError) as error:
         REFCOCO.read(tmp_path, "val")
     assert f"There is no refcoco/{missing} in" in str(error.value)
-
-
-@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
-def test_an_unknown_split_is_refused(tmp_path, benchmark):
-    with pytest.raises(ValueError, match=f"has no split 'testC': choose {benchmark.splits[0]}"):
-        benchmark.read(tmp_path, "testC")
 
 
 def test_through_the_command(run, setokim_folder, tmp_path):

@@ -96,12 +96,14 @@ def test_gqa_is_told_by_kinds_of_questions(tmp_path):
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
     write_vqav2(tmp_path)
-    with pytest.raises(ValueError, match="vqav2 has no split 'train': choose val or test-dev or test"):
-        VQAV2.read(tmp_path, "train")
     annotations = tmp_path / "v2_mscoco_val2014_annotations.json"
     content = json.loads(annotations.read_text())
     write_json(annotations, content | {"annotations": content["annotations"][:2]})
     with pytest.raises(ValueError, match="has no answers to question 73000 .*: take both files of one release"):
+        VQAV2.read(tmp_path, "val")
+    empty = content["annotations"][0] | {"answers": []}
+    write_json(annotations, content | {"annotations": [empty, *content["annotations"][1:]]})
+    with pytest.raises(ValueError, match="entry 0: 'answers' must not be empty"):
         VQAV2.read(tmp_path, "val")
     write_json(annotations, content)
     (tmp_path / "val2014" / "COCO_val2014_000000000073.jpg").unlink()

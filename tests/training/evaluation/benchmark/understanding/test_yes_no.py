@@ -43,6 +43,9 @@ def test_one_way_of_asking_pope(tmp_path):
     (tmp_path / "coco_pope_random.json").write_text('{"question_id": 1, "image": "a.jpg", "text": "Is it?"\n')
     with pytest.raises(ValueError, match="coco_pope_random.json, line 1 is not valid JSON"):
         POPE.read(tmp_path, "random")
+    (tmp_path / "coco_pope_random.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="coco_pope_random.json is not a text in UTF-8"):
+        POPE.read(tmp_path, "random")
 
 
 @pytest.mark.parametrize(
