@@ -40,6 +40,8 @@ def add_concept_tokens(model: PreTrainedModel, **settings) -> PreTrainedModel:
 
     Args:
         num_neighbors, criterion, threshold, max_tokens, fixed_tokens, assignment: see `cluster_tokens`.
+        largest_share: in (0, 1]: clusters that hold more of their image's patches are split until none does, or until
+            there are `max_tokens`; not together with `fixed_tokens`. By default they may hold any share.
         features: `"projected"`: the patches as the language model gets them are compared. `"encoder"`: as the vision
             model gives them, before the connector, where there are as many.
         across_tiles: tiles of one image, whose placeholders follow each other, are clustered together.

@@ -6,9 +6,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from .large_clusters import check_largest_share
 from .patch_features import placeholder_id
 
-OF_CLUSTERING = ("num_neighbors", "criterion", "threshold", "max_tokens", "fixed_tokens", "assignment", "scale")
+OF_CLUSTERING = (
+    "num_neighbors", "criterion", "threshold", "max_tokens", "fixed_tokens", "assignment", "scale", "largest_share"
+)  # fmt: skip
 
 
 @dataclass
@@ -16,7 +19,8 @@ class ConceptTokenSettings:
     """What `add_concept_tokens` was asked for; `config.concept_tokens` holds it as a dictionary.
 
     The first six are those of `cluster_tokens`, with `num_neighbors` after each image's number of patches and no limit
-    of tokens by default; `scale` is what `calibrate_concept_tokens` measured.
+    of tokens by default; `largest_share` is that of `split_large_clusters`, by default any; `scale` is what
+    `calibrate_concept_tokens` measured.
     """
 
     num_neighbors: int | None = None
@@ -25,6 +29,7 @@ class ConceptTokenSettings:
     max_tokens: int | None = None
     fixed_tokens: int | None = None
     assignment: str = "chain"
+    largest_share: float | None = None
     features: str = "projected"
     across_tiles: bool = True
     tile_separators: tuple[int, ...] = ()
@@ -36,6 +41,7 @@ class ConceptTokenSettings:
         for name, allowed in (("features", ("projected", "encoder")), ("token_weight", ("size", "none"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        check_largest_share(self.largest_share, self.fixed_tokens)
 
     def of_clustering(self) -> dict[str, Any]:
         """Those of `concept_clusters`."""

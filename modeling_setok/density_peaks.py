@@ -47,6 +47,19 @@ class TokenClusters(NamedTuple):
     scores: torch.FloatTensor
 
 
+def clusters_of_seeds(seeds: torch.LongTensor) -> TokenClusters:
+    """The clusters of seeds (B, N), the patch that is the seed of each patch (its own of a seed), -1 where it has none:
+    in ascending order of the seeds, with scores of 0."""
+    size = seeds.shape[1]
+    indices = torch.arange(size, device=seeds.device)
+    is_seed = seeds == indices
+    num_tokens = is_seed.sum(-1)
+    cluster_ids = (is_seed.cumsum(-1) - 1).gather(1, seeds.clamp(min=0)).masked_fill(seeds < 0, -1)
+    centers = torch.where(is_seed, indices, size).sort(dim=-1).values[:, : int(num_tokens.max())]
+    scores = torch.zeros_like(seeds, dtype=torch.float32)
+    return TokenClusters(cluster_ids, num_tokens, centers.masked_fill(centers == size, -1), scores)
+
+
 def cluster_tokens(
     patch_embeddings: torch.Tensor,
     *,

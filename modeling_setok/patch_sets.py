@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from .density_peaks import TokenClusters, cluster_tokens
+from .large_clusters import check_largest_share, split_large_clusters
 
 
 class PatchSets(NamedTuple):
@@ -98,14 +99,35 @@ def concept_means(features: torch.Tensor, sets: PatchSets, cluster: Callable[...
 
 
 def concept_clusters(
-    features: torch.Tensor, patch_mask: torch.BoolTensor, *, num_neighbors: int | None, **settings
+    features: torch.Tensor,
+    patch_mask: torch.BoolTensor,
+    *,
+    num_neighbors: int | None,
+    max_tokens: int | None = None,
+    fixed_tokens: int | torch.LongTensor | None = None,
+    largest_share: float | None = None,
+    **settings,
 ) -> TokenClusters:
     """`cluster_tokens` in the order of the patches, which language models were trained on.
 
     num_neighbors: `None` follows each image's number of patches, 6 of 729, at least 4.
+    largest_share: in (0, 1], what a cluster may hold of its image's patches, see `split_large_clusters`; not together
+        with `fixed_tokens`. `None`: any share.
     """
+    check_largest_share(largest_share, fixed_tokens)
     if num_neighbors is None:
         num_neighbors = (patch_mask.sum(1) * 6 / 729).round().long().clamp(min=4)
-    return cluster_tokens(
-        features, patch_mask=patch_mask, num_neighbors=num_neighbors, token_order="raster", **settings
+    clusters = cluster_tokens(
+        features,
+        patch_mask=patch_mask,
+        num_neighbors=num_neighbors,
+        max_tokens=max_tokens,
+        fixed_tokens=fixed_tokens,
+        token_order="raster",
+        **settings,
+    )
+    if largest_share is None:
+        return clusters
+    return split_large_clusters(
+        clusters, features, patch_mask=patch_mask, largest_share=largest_share, max_tokens=max_tokens
     )

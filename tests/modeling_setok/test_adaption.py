@@ -245,7 +245,7 @@ def test_checkpointed_gradients_are_the_gradients(model):
 
 
 def test_a_saved_model_loads_by_the_code_beside_it(model, tmp_path):
-    add_concept_tokens(model, criterion="product", threshold=0.4)
+    add_concept_tokens(model, criterion="product", threshold=0.4, largest_share=0.25)
     calibrate_concept_tokens(model, [two_rows()])
     inputs = two_rows()
     expected = model.generate(**inputs, **GREEDY)
@@ -285,9 +285,22 @@ def test_weights_keep_their_names_in_files(model, tmp_path):
             assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
 
 
+def test_no_token_stands_for_more_than_the_largest_share(model):
+    inputs = two_rows()
+    largest = {}
+    for share in (None, 0.25):
+        add_concept_tokens(model, largest_share=share)
+        model(**inputs)
+        largest[share] = model.base_model.last_seen["image"][0].sizes.max()
+        remove_concept_tokens(model)
+    assert largest[0.25] <= 16 < largest[None]
+
+
 def test_what_is_not_served_is_refused(model):
     with pytest.raises(ValueError, match="no concept tokens to remove"):
         remove_concept_tokens(model)
+    with pytest.raises(ValueError, match="give one of the two"):
+        add_concept_tokens(model, largest_share=0.5, fixed_tokens=4)
     with pytest.raises(ValueError, match="token_weight must be one of"):
         add_concept_tokens(model, token_weight="area")
     model.model.language_model.config._attn_implementation_internal = "flash_attention_2"

@@ -4,12 +4,16 @@ Its vision tower is a frozen DINOv2, whose features are computed once; what is t
 from scratch.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import (
@@ -26,6 +30,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from modeling_setok.kept_columns import IGNORED
 from training.data import EmojiScenes, SceneConfig
 from training.data.bpe_tokenizer import train_tokenizer
+from training.evaluation.report import written_whole
+from training.packaged_models.digest import weights_digest
 
 IMAGE = "<image>"
 
@@ -67,6 +73,30 @@ def read_scenes(
             states = encoder(pixels.permute(0, 3, 1, 2), output_hidden_states=True).hidden_states[-2][:, 1:]
         features.append(states.half())
     return Scenes(torch.cat(features), turns)
+
+
+def kept_scenes(
+    file: Path | None, *, encoder: Dinov2Model, split: str, count: int, image_size: int, tasks: Sequence[str]
+) -> Scenes:
+    """`read_scenes`, from the file where they are there, and else into it; `None`: kept nowhere.
+
+    Raises:
+        ValueError: the file holds other scenes, or those of another encoder.
+    """
+    if file is None:
+        return read_scenes(encoder, split, count, image_size, tasks)
+    of = {"split": split, "count": count, "image_size": image_size, "tasks": list(tasks)}
+    of["encoder"] = weights_digest(encoder)
+    if not file.exists():
+        scenes = read_scenes(encoder, split, count, image_size, tasks)
+        with written_whole(file) as part:
+            save_file({"features": scenes.features}, part, {"of": json.dumps(of), "turns": json.dumps(scenes.turns)})
+        return scenes
+    with safe_open(file, "pt") as kept:
+        if (found := json.loads(kept.metadata()["of"])) != of:
+            raise ValueError(f"{file} holds the features of {found}, not of {of}: remove it, or give a new --output.")
+        turns = json.loads(kept.metadata()["turns"])
+        return Scenes(kept.get_tensor("features"), [[tuple(turn) for turn in own] for own in turns])
 
 
 def _turns(messages: list[dict]) -> Iterator[tuple[str, str]]:

@@ -16,9 +16,8 @@ import functools
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
 
-from modeling_setok.density_peaks import DistanceRows, TokenClusters, unit_directions
+from modeling_setok.density_peaks import DistanceRows, TokenClusters, clusters_of_seeds, unit_directions
 from modeling_setok.patch_sets import concept_clusters
 from training.evaluation.k_means import group_means, nearest_to_means
 
@@ -82,7 +81,7 @@ def grid_pooling(
     row = _middle_of_cell(places // width[:, None], height[:, None], (best // len(columns) + 1)[:, None])
     column = _middle_of_cell(places % width[:, None], width[:, None], (best % len(columns) + 1)[:, None])
     patches = (~valid).byte().argsort(dim=-1, stable=True)  # of each place
-    return _clusters(patches.gather(1, row * width[:, None] + column).masked_fill(~valid, -1))
+    return clusters_of_seeds(patches.gather(1, row * width[:, None] + column).masked_fill(~valid, -1))
 
 
 @_in_float32
@@ -91,7 +90,7 @@ def random_patches(features: torch.Tensor, counts: Counts, *, patch_mask: Mask =
     x, counts, valid = _checked(features, counts, patch_mask)
     numbers = next(_random_numbers(x, valid, seed))
     kept = _ranks(numbers.masked_fill(~valid, torch.inf)) < counts[:, None]
-    return _clusters(torch.where(kept, _indices(valid), -1))
+    return clusters_of_seeds(torch.where(kept, _indices(valid), -1))
 
 
 @_in_float32
@@ -99,7 +98,7 @@ def k_means(features: torch.Tensor, counts: Counts, *, patch_mask: Mask = None, 
     """Lloyd's k-means from one k-means++ start; the patch nearest to a cluster's mean stands for it."""
     x, counts, valid = _checked(features, counts, patch_mask)
     directions, _ = unit_directions(x, valid)
-    return _clusters(nearest_to_means(directions, valid, counts, _random_numbers(x, valid, seed)))
+    return clusters_of_seeds(nearest_to_means(directions, valid, counts, _random_numbers(x, valid, seed)))
 
 
 @_in_float32
@@ -126,7 +125,7 @@ def bipartite_merging(
         num_tokens = alive.sum(-1)
         num_merges = torch.minimum(num_tokens - counts, num_tokens // 2).minimum(merges_of_round)
         if not num_merges.any():
-            return _clusters(stands_for)
+            return clusters_of_seeds(stands_for)
         directions, _ = unit_directions(group_means(x, stands_for, x.shape[1]), alive)
         proposes, accepts = alive & (_places(alive) % 2 == 0), alive & (_places(alive) % 2 == 1)
         distance, partner = DistanceRows(directions).for_rows(
@@ -163,7 +162,7 @@ def density_peaks_fixed(
     score = separation.clamp(min=SMALLEST).log() - spread  # of the product: the density of long vectors would be 0
     is_seed = _ranks((-score).masked_fill(~valid, torch.inf)) < counts[:, None]
     nearest_seed = distances.masked_fill(~is_seed[:, None], torch.inf).argmin(-1)
-    return _clusters(torch.where(is_seed, _indices(valid), nearest_seed).masked_fill(~valid, -1))
+    return clusters_of_seeds(torch.where(is_seed, _indices(valid), nearest_seed).masked_fill(~valid, -1))
 
 
 REDUCTIONS: dict[str, Callable[..., TokenClusters]] = {
@@ -192,18 +191,6 @@ def _checked(
     if ((counts < 1) | (counts > sizes)).any():
         raise ValueError(f"counts must be from 1 to each image's patches, {sizes.tolist()}, got {counts.tolist()}.")
     return x, counts.long().expand(shape[0]), valid
-
-
-def _clusters(stands_for: torch.LongTensor) -> TokenClusters:
-    """Of the patch that stands for the token of each patch (B, N), -1 where a patch is dropped."""
-    kept, size = stands_for >= 0, stands_for.shape[1]
-    is_center = nn.functional.pad(torch.zeros_like(kept), (0, 1))  # the last column takes the dropped
-    is_center = is_center.scatter_(1, torch.where(kept, stands_for, size), True)[:, :size]
-    num_tokens = is_center.sum(-1)
-    cluster_ids = _places(is_center).gather(1, stands_for.clamp(min=0)).masked_fill(~kept, -1)
-    centers = torch.where(is_center, _indices(is_center), size).sort(dim=-1).values[:, : int(num_tokens.max())]
-    scores = torch.zeros_like(stands_for, dtype=torch.float32)
-    return TokenClusters(cluster_ids, num_tokens, centers.masked_fill(centers == size, -1), scores)
 
 
 def _indices(mask: torch.BoolTensor) -> torch.LongTensor:

@@ -8,8 +8,8 @@ import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from modeling_setok.adaption import add_concept_tokens
-from training.evaluation import adapt
-from training.evaluation.small_llava import answers, batch_of, learn_words, read_scenes, small_llava, train
+from training.evaluation import adapt, small_llava
+from training.evaluation.small_llava import answers, batch_of, learn_words, read_scenes, train
 
 
 @pytest.fixture(scope="module")
@@ -42,25 +42,110 @@ def test_it_learns_and_answers_with_all_and_with_fewer_tokens(scenes):
     """One scene by heart: the answer is then right, and with as many concept tokens as patches it still is."""
     scenes = type(scenes)(scenes.features[:1], [scenes.turns[0][1:]])
     tokenizer = learn_words(scenes)
-    model = small_llava(tokenizer, num_patches=16, width=32, seed=0)
+    model = small_llava.small_llava(tokenizer, num_patches=16, width=32, seed=0)
     train(model, tokenizer, scenes, steps=20, learning_rate=1e-3, batch_size=2)
     assert answers(model, tokenizer, scenes) == [True]
     assert answers(add_concept_tokens(model, fixed_tokens=16), tokenizer, scenes) == [True]
 
 
-def test_the_command_measures_each_reduction(encoder, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def run(encoder, tmp_path, monkeypatch):
+    """Runs the command over 4 scenes, and gives the rows of its file."""
     encoder.save_pretrained(tmp_path / "encoder")
-    command = (
-        f"adapt --encoder {tmp_path / 'encoder'} --image_sizes 56 --seeds 0 1 --num_scenes 4 --num_questions 3 "
-        f"--steps 3 --tuning_steps 2 --shares 0.25 --output {tmp_path / 'rows.json'}"
-    )
-    monkeypatch.setattr(sys, "argv", command.split())
-    adapt.main()
-    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert {row["seed"] for row in rows} == {0, 1} and {row["tuned"] for row in rows} == {False, True}
-    tokens = {row["reduction"]: row["tokens"] for row in rows}
+
+    def run(options: str = "--seeds 0 --steps 3", output: str = "rows.json") -> list[dict]:
+        command = (
+            f"adapt --encoder {tmp_path / 'encoder'} --image_sizes 56 --num_scenes 4 --num_questions 3 "
+            f"--naming_steps 2 --tuning_steps 2 --shares 0.25 --output {tmp_path / output} {options}"
+        )
+        monkeypatch.setattr(sys, "argv", command.split())
+        adapt.main()
+        return json.loads((tmp_path / output).read_text())["rows"]
+
+    return run
+
+
+@pytest.fixture
+def few_reductions(monkeypatch):
+    few = ("all patches", "concept tokens, 4", "k means, as many as found")
+    changes = adapt.contestants(16, [0.25])
+    monkeypatch.setattr(adapt, "contestants", lambda *_: {name: changes[name] for name in few})
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != "prompt_seconds"} for row in rows]
+
+
+def test_the_command_measures_each_reduction(run, capsys):
+    rows = run()
+    assert {row["tuned"] for row in rows} == {False, True}
+    tokens = {row["reduction"]: row["tokens"] for row in rows if not row["tuned"]}
     assert tokens["all patches"] == 16 and tokens["k means, 4"] == tokens["concept tokens, 4"] == 4
     cache = {row["reduction"]: row["cache_kib"] for row in rows}
     assert cache["k means, 4"] < cache["all patches"]
     table = capsys.readouterr().out
-    assert "| 56 | k means, 4 | 4.0 |" in table and " ± " in table
+    assert "| 56 | k means, 4 | 4.0 |" in table and "±" not in table
+    for found in ("as many as found", "as many as found with largest share 0.125"):
+        assert tokens[f"k means, {found}"] == tokens[f"concept tokens, {found}"]
+    assert (
+        tokens["concept tokens, as many as found"] < tokens["concept tokens, as many as found with largest share 0.125"]
+    )
+
+
+def test_names_are_learned_before_the_rest(run, few_reductions, monkeypatch):
+    seen = []
+    monkeypatch.setattr(adapt, "train", lambda model, tokenizer, scenes, steps, **_: seen.append((scenes, steps)))
+    monkeypatch.setattr(adapt, "answers", lambda model, tokenizer, scenes: [True])
+    run()
+    (captions, naming_steps), (everything, steps) = seen[:2]
+    assert (naming_steps, steps) == (2, 3)
+    assert captions.turns == [turns[:1] for turns in everything.turns]
+    assert all(len(turns) > 1 for turns in everything.turns)
+
+
+def test_a_run_that_was_stopped_goes_on(run, few_reductions, monkeypatch, tmp_path):
+    whole = run(output="whole.json")
+    measured, answered = adapt.measured, []
+
+    def stop(*args, **kwargs):
+        if len(answered) == 2:
+            raise KeyboardInterrupt
+        answered.append(measured(*args, **kwargs))
+        return answered[-1]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(adapt, "measured", stop)
+        run()
+    first = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert len(first) == 2
+    monkeypatch.setattr(small_llava, "read_scenes", None)
+    trained = []
+    monkeypatch.setattr(adapt, "train", lambda *args, **kwargs: trained.append(train(*args, **kwargs)))
+    rows = run()
+    assert rows[:2] == first and without_times(rows) == without_times(whole)
+    assert len(trained) == sum(row["tuned"] for row in rows[2:])
+    monkeypatch.setattr(adapt, "train", None)
+    assert run() == rows
+
+
+def test_a_file_goes_on_with_more_seeds_but_not_with_other_arguments(run, few_reductions, tmp_path, capsys):
+    rows = run()
+    more = run("--seeds 1 --steps 3")
+    assert more[: len(rows)] == rows and {row["seed"] for row in more[len(rows) :]} == {1}
+    assert " ± " in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"other arguments, {'steps': 3}: give these, or a new --output"):
+        run("--seeds 0 --steps 4")
+    other = Dinov2Model.from_pretrained(tmp_path / "encoder")
+    other.encoder.layer[0].norm1.weight.data[0] += 1
+    other.save_pretrained(tmp_path / "encoder")
+    with pytest.raises(ValueError, match="rows-56-train.safetensors holds the features of"):
+        run()
+
+
+def test_the_table_has_the_interval_of_student():
+    rows = [
+        adapt.Measured(56, seed, "a grid", False, tokens=4, accuracy=accuracy, prompt_seconds=0.1, cache_kib=8)
+        for seed, accuracy in enumerate((0.4, 0.5, 0.6))
+    ]
+    assert "| 0.500 ± 0.248 |" in adapt.format_table(rows)  # 4.303 * 0.1 / sqrt(3)
+    assert "| 0.400 |" in adapt.format_table(rows[:1])
