@@ -10,13 +10,24 @@ StoredRows = datasets.Dataset | CocoMasks
 
 
 def split_off(rows: StoredRows, count: int) -> tuple[StoredRows, StoredRows]:
-    """The rows to train on, and those held out: the first `count`, and all others about a picture of theirs.
+    """The rows to train on, and those held out, see `divide`.
 
     Raises:
-        ValueError: rows that are drawn or streamed, a number below 1, or no row left to train on.
+        ValueError: rows that are drawn or streamed, and what `divide` refuses.
     """
     if not isinstance(rows, StoredRows):
         raise ValueError("held_out is of rows in files: scenes that are drawn have splits, and a stream has no first.")
+    kept, held_out = divide(rows, count)
+    return rows.select(kept), rows.select(held_out)
+
+
+def divide(rows: StoredRows, count: int) -> tuple[list[int], list[int]]:
+    """The numbers of the rows to train on, and of those held out: the first `count`, and all others about a picture of
+    theirs.
+
+    Raises:
+        ValueError: a number below 1, or no row left to train on.
+    """
     if type(count) is not int or count < 1:
         raise ValueError(f"held_out must be a number of rows, 1 or more, got {count!r}.")
     pictures = picture_keys(rows)
@@ -27,7 +38,7 @@ def split_off(rows: StoredRows, count: int) -> tuple[StoredRows, StoredRows]:
             f"held_out: {count} leaves none of the {len(rows)} rows to train on; rows about one picture go together."
         )
     kept, held_out = ([i for i, is_out in enumerate(is_held_out) if is_out == wanted] for wanted in (False, True))
-    return rows.select(kept), rows.select(held_out)
+    return kept, held_out
 
 
 def picture_keys(rows: StoredRows) -> list[tuple[str, ...]]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from .held_out import StoredRows, split_off
-from .sources import load_whole_part, named_parts
+from .held_out import StoredRows
+from .sources import load_held_out_part, load_whole_part, named_parts
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ def load_held_out(part: dict, split: str) -> HeldOut:
         raise ValueError("EmojiScenes are no data of one's own: leave --data out, and they are measured.")
     name = Path(str(part["dataset"])).name if Path(str(part["dataset"])).is_dir() else str(part["dataset"])
     if "held_out" in part:
-        rows, read = load_whole_part(part, "train")
-        rows = split_off(rows, part["held_out"])[1]
+        rows, read = load_held_out_part(part)
         kept = f"which held_out: {part['held_out']} keeps from training"
     else:
         rows, read = load_whole_part(part, split)

@@ -13,7 +13,9 @@ A part is a mapping:
 
 `on_error: skip` leaves bad rows out. `held_out: 200`, of data in files, keeps the first 200 rows from training, and all
 others about their pictures: the run is evaluated on the first `eval_examples` of these, and `evaluate_setokim --data`,
-which takes the same part, measures all of them. `weight` is 1 by default. `name` sets what a part is called in logs; by
+which takes the same part, measures all of them. These are the first as they stand in the files, good or bad, streamed
+or not; bad ones among them are then skipped, so that there may be fewer. (Of what `datasets` loads, which must not be
+streamed then, they are the first good ones.) `weight` is 1 by default. `name` sets what a part is called in logs; by
 default its task, or its dataset.
 
 Without `streaming` all rows but those of EmojiScenes are looked at before the first step, pictures included, and the
@@ -21,7 +23,7 @@ mixture is `train_examples` of them; with it nothing is looked at before its tur
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -30,9 +32,10 @@ from typing import get_args
 
 import datasets
 
+from . import schema
 from .emoji_scenes import EmojiScenes, SceneConfig
-from .entries import Needs, OnError, as_stream, keep_entries, load_entries, open_row
-from .held_out import StoredRows, split_off
+from .entries import Needs, OnError, Reader, as_stream, keep_entries, load_entries, open_row
+from .held_out import StoredRows, divide, split_off
 from .long_rows import without_long_rows
 from .mixture import MapDataset, Mixture, mix
 from .readers import READERS, load_coco, load_hub_dataset, load_refcoco, stream_hub_dataset
@@ -131,9 +134,9 @@ def load_eval_sets(args: MixtureArguments, lengths: RowLengths | None = None) ->
 
 
 def _held_out_rows(part: dict, streaming: bool) -> Iterator[dict]:
-    """The good rows that a part holds out, as `load_part` or, of a stream, `stream_part` divides them."""
+    """The good rows that a part holds out; of a stream none is opened before its turn."""
     if not streaming:
-        yield from split_off(load_whole_part(part, "train")[0], part["held_out"])[1]
+        yield from load_held_out_part(part)[0]
         return
     for lazy in split_off(part_entries(part, "train"), part["held_out"])[1]:
         try:
@@ -148,23 +151,44 @@ def _held_out_rows(part: dict, streaming: bool) -> Iterator[dict]:
 def load_part(part: dict, split: str, needs: Needs = "answer") -> MapDataset:
     """The rows of one part, from this split where the data have splits and the part names none, without those that it
     holds out. All have what they are for, an answer to learn or one picture: others are bad rows here."""
-    rows, _ = load_whole_part(part, split, needs)
-    return split_off(rows, part["held_out"])[0] if "held_out" in part else rows
+    rows, _ = _load_side(part, split, 0, needs) if "held_out" in part else load_whole_part(part, split, needs)
+    return rows
 
 
-def load_whole_part(part: dict, split: str, needs: Needs = "answer") -> tuple[StoredRows | EmojiScenes, str | None]:
-    """All rows of one part, and the split that they are; `None` where the data have none."""
+def load_held_out_part(part: dict) -> tuple[StoredRows, str | None]:
+    """The rows that one part holds out, and the split that they are, as `load_whole_part`."""
+    return _load_side(part, "train", 1, "answer")
+
+
+def _load_side(part: dict, split: str, side: int, needs: Needs) -> tuple[StoredRows, str | None]:
+    """Of a part with `held_out` the rows to train on, side 0, or those held out, side 1. Entries are divided before
+    anything is known of their pictures, as `stream_part` divides them."""
+    if (reading := _reading(part, split)) is None:
+        rows, read = load_whole_part(part, split, needs)
+        return split_off(rows, part["held_out"])[side], read
+    reader, arguments = reading
+    pictures = [{"images": entry.lazy_row(needs)["images"]} for entry in reader(**arguments)]
+    features = datasets.Features(images=schema.LAZY_FEATURES["images"])
+    numbers = divide(datasets.Dataset.from_list(pictures, features=features), part["held_out"])[side]
+    return load_whole_part(part, split, needs, only=frozenset(numbers))
+
+
+def load_whole_part(
+    part: dict, split: str, needs: Needs = "answer", only: Container[int] | None = None
+) -> tuple[StoredRows | EmojiScenes, str | None]:
+    """All rows of one part, or of the entries of these numbers, and the split that they are; `None` where the data have
+    none."""
     dataset, options = dataset_and_options(part)
-    if dataset in LOADERS and (needs == "answer" or dataset == "emoji_scenes"):  # SeTok needs names in advance
-        load = LOADERS[dataset]
-    elif (reader := READERS.get(dataset)) is not None:
-        on_error = options.pop("on_error", "raise")
-        arguments = _arguments(reader, part, options, split=split)
-        return load_entries(reader, str(part["dataset"]), on_error, needs, **arguments), arguments.get("split")
+    if (reading := _reading(part, split)) is None:
+        load = _load_emoji_scenes if dataset == "emoji_scenes" else partial(load_hub_dataset, dataset)
+        arguments = _arguments(load, part, options, split=split, needs=needs)
+        return load(**arguments), arguments.get("split")
+    (reader, arguments), on_error = reading, options.get("on_error", "raise")
+    if dataset in LOADERS and needs == "answer":  # SeTok needs names in advance
+        rows = LOADERS[dataset](**arguments, on_error=on_error, only=only)
     else:
-        load = partial(load_hub_dataset, dataset)
-    arguments = _arguments(load, part, options, split=split, needs=needs)
-    return load(**arguments), arguments.get("split")
+        rows = load_entries(reader, str(part["dataset"]), on_error, needs, only, **arguments)
+    return rows, arguments.get("split")
 
 
 def load_stream(
@@ -203,11 +227,19 @@ def stream_part(part: dict, split: str, needs: Needs = "answer") -> StreamPart:
 def part_entries(part: dict, split: str, needs: Needs = "answer") -> datasets.Dataset | None:
     """The rows of one part that a reader of files gives, good and bad, unopened (`schema.LAZY_FEATURES`), of which
     `stream_part` makes a stream; None for other parts."""
+    if (reading := _reading(part, split)) is None:
+        return None
+    reader, arguments = reading
+    return keep_entries(reader, needs, **arguments)
+
+
+def _reading(part: dict, split: str) -> tuple[Reader, dict] | None:
+    """The reader of a part in files, and its arguments; None for other parts."""
     dataset, options = dataset_and_options(part)
     if (reader := READERS.get(dataset)) is None:
         return None
     options.pop("on_error", None)
-    return keep_entries(reader, needs, **_arguments(reader, part, options, split=split))
+    return reader, _arguments(reader, part, options, split=split)
 
 
 def dataset_and_options(part: dict) -> tuple[str, dict]:
@@ -275,7 +307,7 @@ def _row_of(rows: MapDataset, lazy: dict) -> dict:
     return rows[lazy["number"]]
 
 
-LOADERS = {"emoji_scenes": _load_emoji_scenes, "coco": load_coco, "refcoco": load_refcoco}  # rows made on demand
+LOADERS = {"coco": load_coco, "refcoco": load_refcoco}  # masks drawn when asked for
 
 
 def named_parts(parts: list[dict]) -> dict[str, dict]:

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from itertools import islice
 
 import datasets
 import pytest
@@ -12,7 +13,7 @@ from training.data import FEATURES, load_coco
 from training.data.held_out import picture_keys, split_off
 from training.data.measured_rows import load_held_out, read_part
 from training.data.row_lengths import RowLengths
-from training.data.sources import MixtureArguments, load_eval_sets, load_mixture
+from training.data.sources import MixtureArguments, load_eval_sets, load_mixture, load_rows
 
 
 @pytest.fixture
@@ -61,6 +62,44 @@ def test_masks_of_a_picture_stay_together(tmp_path):
     kept, held_out = split_off(load_coco(files["instances"], files["images"]), 1)
     assert [row["concepts"] for row in held_out] == [["dog"], ["cat"]]
     assert [row["images"][0].getpixel((0, 0)) for row in kept] == [(0, 0, 200)]
+
+
+@pytest.mark.filterwarnings("ignore:.*skipped")
+@pytest.mark.parametrize("streaming", [False, True])
+def test_bad_rows_count_among_the_first(folder, streaming):
+    """Those that only their pictures show, too: others about these pictures go with them."""
+    (folder / "images" / "broken.png").write_text("no picture")
+    rows = json.loads((folder / "data.json").read_text())
+    rows[0]["image"] = "missing.png"
+    turns = [{"from": "human", "value": "<image><image>The same?"}, {"from": "gpt", "value": "No."}]
+    rows[1] = {"image": ["b.png", "broken.png"], "conversations": turns}
+    (folder / "data.json").write_text(json.dumps(rows))
+    part = {"dataset": str(folder), "held_out": 3, "on_error": "skip", "name": "mine"}
+    args = MixtureArguments(mixture=[part], train_examples=8, streaming=streaming)
+    assert set(answers(islice(load_rows(args, 0, None), 8))) == {"c 3", "Hello!"}
+    assert answers(load_eval_sets(args)["mine"]) == answers(load_held_out(part, "test").rows) == ["a 2", "b 4"]
+
+
+@pytest.mark.filterwarnings("ignore:.*skipped")
+@pytest.mark.parametrize("streaming", [False, True])
+def test_bad_masks_count_among_the_first(tmp_path, streaming):
+    files = write_coco(tmp_path)
+    Image.new("RGB", (20, 10), (0, 0, 200)).save(tmp_path / "images" / "b.png")
+    coco = json.loads((tmp_path / "instances.json").read_text())
+    coco["images"].append({"id": 2, "file_name": "b.png", "width": 20, "height": 10})
+    coco["annotations"] += [coco["annotations"][0] | {"id": 9, "image_id": 2}, {"id": 10}]
+    (tmp_path / "instances.json").write_text(json.dumps(coco))
+    part = {"dataset": "coco", "annotations": files["instances"], "images": files["images"], "on_error": "skip"}
+    args = MixtureArguments(mixture=[part | {"held_out": 2}], train_examples=4, streaming=streaming)
+
+    def colours(rows) -> list[tuple]:
+        return [row["images"][0].getpixel((0, 0)) for row in rows]
+
+    assert set(colours(islice(load_rows(args, 0, None), 4))) == {(0, 0, 200)}
+    assert colours(load_eval_sets(args)["coco"]) == [(200, 0, 0)]
+    assert colours(load_held_out(args.mixture[0], "test").rows) == [(200, 0, 0)]
+    with pytest.raises(ValueError, match="no row is left, all are bad"):
+        load_held_out(part | {"held_out": 1}, "test")
 
 
 def test_what_is_measured_is_said(folder, tmp_path):

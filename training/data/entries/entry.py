@@ -7,10 +7,11 @@ picture. `load_entries` makes a data set of all entries at once, with every pict
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import datasets
 
@@ -21,6 +22,7 @@ from .rows import Needs, to_row
 from .segmentations import mask_picture
 from .wording import Task
 
+Item = TypeVar("Item")
 SHARDS = 1024  # of a stream made from entries: as many workers of all processes together may share it
 
 
@@ -67,7 +69,12 @@ Reader = Callable[..., Iterator[Entry]]
 
 
 def load_entries(
-    reader: Reader, source: str, on_error: OnError = "raise", needs: Needs | None = None, **arguments
+    reader: Reader,
+    source: str,
+    on_error: OnError = "raise",
+    needs: Needs | None = None,
+    only: Container[int] | None = None,
+    **arguments,
 ) -> datasets.Dataset:
     """All rows of a reader, checked, with every picture read once to see that it is whole.
 
@@ -76,15 +83,22 @@ def load_entries(
         source: what it is called in errors.
         on_error: "raise" a ValueError that lists the first bad rows, or "skip" them with one warning that names them.
         needs: see `to_row`.
+        only: the numbers of the entries to load, good or bad; by default all.
 
     Raises:
         ValueError: what the reader refuses, bad rows as `on_error` says, no row left.
     """
     report = Report(source, on_error)
-    made = [report.attempt(entry.where, partial(entry.row, needs, look=True)) for entry in reader(**arguments)]
+    entries = chosen(reader(**arguments), only)
+    made = [report.attempt(entry.where, partial(entry.row, needs, look=True)) for entry in entries]
     rows = [row for row in made if row is not None]
     report.close(len(rows))
     return datasets.Dataset.from_list(rows, features=schema.FEATURES)
+
+
+def chosen(items: Iterable[Item], only: Container[int] | None) -> Iterator[Item]:
+    """Those of these numbers; by default all."""
+    return (item for number, item in enumerate(items) if only is None or number in only)
 
 
 def as_stream(kept: datasets.Dataset) -> datasets.IterableDataset:

@@ -1,6 +1,6 @@
 """Annotations in the format of COCO: masks of categories (COCO, LVIS), captions, referring expressions (RefCOCO)."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from .. import schema
 from ..entries.bad_rows import OnError, Report
-from ..entries.entry import Entry, load_entries
+from ..entries.entry import Entry, chosen, load_entries
 from ..entries.files import check_picture
 from ..entries.records import Place, one_line
 from ..entries.segmentations import draw_mask
@@ -108,18 +108,24 @@ class CocoMasks:
 
 
 def load_coco(
-    annotations: str | Path, images: str | Path, *, min_area: float = 0.001, on_error: OnError = "raise"
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    min_area: float = 0.001,
+    on_error: OnError = "raise",
+    only: Container[int] | None = None,
 ) -> CocoMasks:
     """Loads the rows of `read_coco`, with every picture read once to see that it is whole.
 
     Args:
         annotations, images, min_area: as for `read_coco`.
         on_error: "raise" a ValueError that lists the first bad rows, or "skip" them with one warning that names them.
+        only: the numbers of the entries of `read_coco` to load, good or bad; by default all.
 
     Raises:
         ValueError: for a file that is not in this format, for bad rows as `on_error` says, if no row is left.
     """
-    return _load(category_regions(annotations, images, min_area), str(annotations), on_error)
+    return _load(chosen(category_regions(annotations, images, min_area), only), str(annotations), on_error)
 
 
 def load_refcoco(
@@ -128,9 +134,10 @@ def load_refcoco(
     images: str | Path,
     split: str | None = None,
     on_error: OnError = "raise",
+    only: Container[int] | None = None,
 ) -> CocoMasks:
     """Loads the rows of `read_refcoco`, which takes the same arguments; else as `load_coco`."""
-    return _load(expression_regions(refs, annotations, images, split), str(refs), on_error)
+    return _load(chosen(expression_regions(refs, annotations, images, split), only), str(refs), on_error)
 
 
 def load_coco_captions(annotations: str | Path, images: str | Path, on_error: OnError = "raise") -> datasets.Dataset:

@@ -56,9 +56,10 @@ class VqaAccuracy(Metric):
     with those of the annotators (Antol et al. 2015; https://visualqa.org/evaluation.html).
 
     An answer that n of a set of annotators gave counts min(n / 3, 1); the score is the mean of this over the sets of
-    all annotators but one. Both sides are compared after `normalize_vqa_answer`. (The official script does that with
-    the given answer. Of the annotators' it takes away punctuation alone, and nothing where all agree: what is released
-    of VQA has no articles and number words.)
+    all annotators but one. Both sides are compared after `normalize_vqa_answer`. (The official script does the same,
+    vqaEval.py of https://github.com/GT-Vision-Lab/VQA since 2021, but where all annotators wrote the same it compares
+    the texts as they are: a single annotator's "A dog." then asks for the article and the full stop. So the score here
+    is the same or higher.)
 
     Where a set has one or two annotators only, all of them must agree for 1; a single annotator is the set.
 

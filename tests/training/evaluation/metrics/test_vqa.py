@@ -33,6 +33,43 @@ def test_normalized_answers(text, normal):
     assert normalize_vqa_answer(text) == normal
 
 
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        # 1. newlines and tabs become spaces, and those around the answer go: no sign stands beside one any more
+        ("\tred-blue\n", "red blue"),
+        ("red-blue\n-", "redblue"),
+        # 2. signs become spaces, or nothing, before words are looked at
+        ("two/three,the dog", "2 3 dog"),
+        # 3. then full stops go, but before a digit
+        ("a.m.", "am"),  # no article yet
+        ("one.two", "onetwo"),  # no numbers any more
+        ("dont.", "don't"),
+        (".50", ".50"),
+        # 4. lower case, and words
+        ("  The   THREE ", "3"),
+        # 5. number words and articles, each word by itself
+        ("ten,000", "10 000"),
+        ("a hundred and one", "hundred and 1"),
+        # 6. apostrophes of what is left
+        ("the cant", "can't"),
+        # all of them
+        ("\tThe  Two-year-old DIDNT pay 1.50!\n", "2 year old didn't pay 1.50"),
+    ],
+)
+def test_the_steps_of_normalization_by_hand(text, normal):
+    """In the order of vqaEval.py: processPunctuation, then processDigitArticle."""
+    assert normalize_vqa_answer(text) == normal
+    assert normalize_vqa_answer(normal) == normal
+
+
+@pytest.mark.parametrize(("given", "all_wrote"), [("T-shirt", "t-shirt"), ("2", "two"), ("dog", "a dog")])
+def test_annotators_who_all_agree_are_normalized_too(given, all_wrote):
+    """Where vqaEval.py compares the texts as they are, and counts 0; with another answer among the ten it counts 1."""
+    assert VqaAccuracy().compute(predictions=[given], references=[[all_wrote] * 10]) == {"accuracy": 1}
+    assert VqaAccuracy().compute(predictions=[given], references=[[all_wrote] * 9 + ["owl"]]) == {"accuracy": 1}
+
+
 def test_the_published_formula():
     """min(n / 3, 1) of each set of nine of ten annotators, meaned."""
     draw = random.Random(0)
