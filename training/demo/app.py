@@ -168,10 +168,10 @@ def main() -> None:
     (arguments,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
     transformers.logging.disable_progress_bar()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: what users have uploaded does not stay
-    device = choose_device(arguments.device)
     with tempfile.TemporaryDirectory(prefix="setok-app-") as folder:  # nothing of them stays when the page is stopped
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
+            device = choose_device(arguments.device)
             setok, image_processor = load_setok(local_folder(arguments.setok))
             setokim, processor = load_setokim(local_folder(arguments.setokim))
             photograph_model = None
@@ -187,7 +187,7 @@ def main() -> None:
             uploads.clear_regularly()
             address = serve(app, arguments.host, arguments.port, arguments.names, uploads)
             print(f"The page is at {address}; Ctrl+C ends it.", flush=True)
-        except (OSError, ValueError, RuntimeError) as error:  # the last one: no such device, or no room on it
+        except (OSError, ValueError, RuntimeError) as error:  # the last one: no room on the device
             sys.exit(f"Error: {error}")
         app.block_thread()
 
