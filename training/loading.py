@@ -5,8 +5,10 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import torch
 import transformers
 from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -54,6 +56,22 @@ def load_whole(
     unexpected = () if may_have_more else loading["unexpected_keys"]
     refuse_other_weights(name_or_path, type(model).__name__, missing, unexpected)
     return model
+
+
+def load_language_model(name_or_path: str) -> PreTrainedModel:
+    """A causal language model in float32, or the one inside a Setokim: with the tokens of another SeTok names and forms
+    of sentences need not be learned anew.
+
+    Raises:
+        ValueError: as `load_whole`.
+    """
+    options = {"may_have_more": True, "dtype": torch.float32}
+    found = configuration(name_or_path)
+    if found.get("model_type") == "setokim":
+        config = AutoConfig.for_model(**found["text_config"])
+        prefix = AutoModelForCausalLM._model_mapping[type(config)].base_model_prefix
+        options |= {"config": config, "key_mapping": {r"^model\.language_model\.": f"{prefix}."}}
+    return load_whole(AutoModelForCausalLM.from_pretrained, name_or_path, **options)
 
 
 def configuration(name_or_path: str) -> dict:

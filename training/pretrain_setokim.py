@@ -22,7 +22,7 @@ from training.data.setokim_collator import SetokimCollator
 from training.data.sources import MixtureArguments, load_eval_sets, load_rows, within
 from training.dry_run import DryRunArguments, ModelSource, dry_run
 from training.freezing import part_sizes, train_only
-from training.loading import load_whole
+from training.loading import load_language_model, load_whole
 from training.recipe import check_ranges, parse_recipe, whole_weights
 from training.streaming import refuse_endless, skipped_rows
 from training.token_cache import from_token_cache, refuse_trained_setok
@@ -40,7 +40,8 @@ class ModelArguments:
     model_name_or_path: str | None = field(default=None, metadata={"help": "Setokim to go on from (folder or Hub id)"})
     setok_model_name_or_path: str | None = field(default=None, metadata={"help": "SeTok of a new Setokim"})
     language_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "causal language model of a new Setokim, with its tokenizer"}
+        default=None,
+        metadata={"help": "causal language model of a new Setokim, with its tokenizer, or a Setokim to take both of"},
     )
     text_config: dict | None = field(
         default=None,
@@ -132,9 +133,9 @@ def build_model(args: ModelArguments, rows) -> tuple[SetokimForConditionalGenera
     setok = load_whole(SetokForPreTraining.from_pretrained, args.setok_model_name_or_path, "setok", dtype=torch.float32)
     image_processor = SetokImageProcessor.from_pretrained(args.setok_model_name_or_path)
     if args.language_model_name_or_path is not None:
-        name = args.language_model_name_or_path
-        language_model = load_whole(AutoModelForCausalLM.from_pretrained, name, may_have_more=True, dtype=torch.float32)
-        processor = SetokimProcessor.from_parts(image_processor, AutoTokenizer.from_pretrained(name))
+        language_model = load_language_model(args.language_model_name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(args.language_model_name_or_path)
+        processor = SetokimProcessor.from_parts(image_processor, tokenizer)
     elif args.text_config is not None:
         texts = (part["text"] for row in islice(rows, args.tokenizer_rows) for part in _text_parts(row))
         processor = SetokimProcessor.from_parts(image_processor, train_tokenizer(texts, args.tokenizer_vocab_size))

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_setok import SetokimForConditionalGeneration
 from processing import SetokimProcessor
@@ -88,6 +88,20 @@ def test_a_pretrained_language_model_answers_as_before(setok_folder, processor, 
     torch.testing.assert_close(model(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
     configs = [part.config for part in (model, model.model.setok.vision_encoder, model.model.language_model)]
     assert {config._attn_implementation for config in configs} == {"eager"}
+
+
+def test_the_language_model_of_another_setokim(setok_folder, setokim_folder, rows):
+    args = ModelArguments(
+        setok_model_name_or_path=str(setok_folder), language_model_name_or_path=str(setokim_folder), config=TINY_HEADS,
+        calibration_images=4,
+    )  # fmt: skip
+    model, processor = build_model(args, rows)
+    lent = SetokimForConditionalGeneration.from_pretrained(setokim_folder)
+    inputs = processor(text=["A small dog."], return_tensors="pt")
+    torch.testing.assert_close(model(**inputs).logits, lent(**inputs).logits, rtol=0, atol=0)
+    assert processor.tokenizer.get_vocab() == AutoTokenizer.from_pretrained(setokim_folder).get_vocab()
+    projectors = [next(whole.model.multi_modal_projector.parameters()) for whole in (model, lent)]
+    assert not torch.equal(*projectors)  # which learns to read the tokens of the SeTok at hand
 
 
 @pytest.mark.parametrize(
