@@ -1,5 +1,6 @@
 """The comparison of token reductions on a small LLaVA, on a few scenes with a random encoder."""
 
+import copy
 import json
 import sys
 
@@ -7,9 +8,12 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
+from modeling_setok import SetokimForConditionalGeneration
 from modeling_setok.adaption import add_concept_tokens
 from training.evaluation import adapt, small_llava
-from training.evaluation.small_llava import answers, batch_of, learn_words, read_scenes, train
+from training.evaluation.small_llava import answers, batch_of, read_scenes, train
+
+LANGUAGE_MODEL = "model_cards/setokim-emoji-tiny"
 
 
 @pytest.fixture(scope="module")
@@ -20,32 +24,52 @@ def encoder() -> Dinov2Model:
 
 @pytest.fixture(scope="module")
 def scenes(encoder):
-    return read_scenes(encoder, "train", 6, 56, ("caption", "question"), batch_size=4)
+    return read_scenes(encoder, "train", 6, 56, ("conversation", "caption"), batch_size=4)
 
 
-def test_scenes_have_a_caption_and_a_question_each(scenes):
+@pytest.fixture(scope="module")
+def llava():
+    return small_llava.small_llava(LANGUAGE_MODEL, num_patches=16, width=32, seed=0)
+
+
+def words(messages: list[dict]) -> list[str]:
+    return ["".join(part["text"] or "" for part in message["content"]) for message in messages]
+
+
+def test_each_scene_has_one_conversation_about_its_picture_that_ends_with_a_caption(scenes):
     assert scenes.features.shape == (6, 16, 32) and scenes.features.dtype == torch.float16
-    assert [len(turns) for turns in scenes.turns] == [2] * 6
-    assert all(question and answer for turns in scenes.turns for question, answer in turns)
+    for messages in scenes.conversations:
+        assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
+        assert [part["type"] for message in messages for part in message["content"]].count("image") == 1
+        assert "?" in words(messages)[0] and words(messages)[-1].endswith(".")
 
 
-def test_only_answers_are_labelled(scenes):
-    tokenizer = learn_words(scenes)
-    batch = batch_of(tokenizer, scenes, [(0, 0), (1, 1)], answered=True)
-    for row, (scene, turn) in enumerate([(0, 0), (1, 1)]):
+def test_only_answers_are_labelled(scenes, llava):
+    _, processor = llava
+    batch = batch_of(processor, scenes, [0, 1], answered=True)
+    for row, messages in enumerate(scenes.conversations[:2]):
         labels = batch["labels"][row]
-        assert tokenizer.decode(labels[labels != -100], skip_special_tokens=True) == scenes.turns[scene][turn][1]
-    assert (batch["input_ids"] == tokenizer.convert_tokens_to_ids("<image>")).sum(1).tolist() == [16, 16]
+        assert processor.decode(labels[labels != -100], skip_special_tokens=True) == "".join(words(messages)[1::2])
+    assert (batch["input_ids"] == processor.image_token_id).sum(1).tolist() == [16, 16]
+    asked = processor.batch_decode(batch_of(processor, scenes, [0, 1], answered=False)["input_ids"])
+    for said, messages in zip(asked, scenes.conversations, strict=False):
+        assert words(messages)[0] in said and said.endswith("assistant\n") and words(messages)[2] not in said
+
+
+def test_it_begins_with_the_language_model_of_a_setokim(llava):
+    model, processor = llava
+    inputs = processor(text=["Is there a dog in the picture?"], return_tensors="pt")
+    setokim = SetokimForConditionalGeneration.from_pretrained(LANGUAGE_MODEL).eval()
+    torch.testing.assert_close(model(**inputs).logits, setokim(**inputs).logits)
 
 
 def test_it_learns_and_answers_with_all_and_with_fewer_tokens(scenes):
     """One scene by heart: the answer is then right, and with as many concept tokens as patches it still is."""
-    scenes = type(scenes)(scenes.features[:1], [scenes.turns[0][1:]])
-    tokenizer = learn_words(scenes)
-    model = small_llava.small_llava(tokenizer, num_patches=16, width=32, seed=0)
-    train(model, tokenizer, scenes, steps=20, learning_rate=1e-3, batch_size=2)
-    assert answers(model, tokenizer, scenes) == [True]
-    assert answers(add_concept_tokens(model, fixed_tokens=16), tokenizer, scenes) == [True]
+    scenes = type(scenes)(scenes.features[:1], scenes.conversations[:1])
+    model, processor = small_llava.small_llava(LANGUAGE_MODEL, num_patches=16, width=32, seed=0)
+    train(model, processor, scenes, steps=20, learning_rate=1e-3, batch_size=2)
+    assert answers(model, processor, scenes) == [True]
+    assert answers(add_concept_tokens(model, fixed_tokens=16), processor, scenes) == [True]
 
 
 @pytest.fixture
@@ -56,7 +80,7 @@ def run(encoder, tmp_path, monkeypatch):
     def run(options: str = "--seeds 0 --steps 3", output: str = "rows.json") -> list[dict]:
         command = (
             f"adapt --encoder {tmp_path / 'encoder'} --image_sizes 56 --num_scenes 4 --num_questions 3 "
-            f"--naming_steps 2 --tuning_steps 2 --shares 0.25 --output {tmp_path / output} {options}"
+            f"--tuning_steps 2 --shares 0.25 --output {tmp_path / output} {options}"
         )
         monkeypatch.setattr(sys, "argv", command.split())
         adapt.main()
@@ -90,17 +114,6 @@ def test_the_command_measures_each_reduction(run, capsys):
     assert (
         tokens["concept tokens, as many as found"] < tokens["concept tokens, as many as found with largest share 0.125"]
     )
-
-
-def test_names_are_learned_before_the_rest(run, few_reductions, monkeypatch):
-    seen = []
-    monkeypatch.setattr(adapt, "train", lambda model, tokenizer, scenes, steps, **_: seen.append((scenes, steps)))
-    monkeypatch.setattr(adapt, "answers", lambda model, tokenizer, scenes: [True])
-    run()
-    (captions, naming_steps), (everything, steps) = seen[:2]
-    assert (naming_steps, steps) == (2, 3)
-    assert captions.turns == [turns[:1] for turns in everything.turns]
-    assert all(len(turns) > 1 for turns in everything.turns)
 
 
 def test_a_run_that_was_stopped_goes_on(run, few_reductions, monkeypatch, tmp_path):
@@ -140,6 +153,21 @@ def test_a_file_goes_on_with_more_seeds_but_not_with_other_arguments(run, few_re
     other.save_pretrained(tmp_path / "encoder")
     with pytest.raises(ValueError, match="rows-56-train.safetensors holds the features of"):
         run()
+
+
+def test_a_larger_size_begins_with_what_was_learned_at_the_smaller(run, few_reductions, monkeypatch):
+    begun, learned = [], []
+
+    def noted(model, processor, scenes, steps, **kwargs):
+        begun.append((steps, scenes.features.shape[1], copy.deepcopy(model.state_dict())))
+        train(model, processor, scenes, steps, **kwargs)
+        learned.append(copy.deepcopy(model.state_dict()))
+
+    monkeypatch.setattr(adapt, "train", noted)
+    rows = run("--seeds 0 --steps 3 --further_steps 1 --tuning_steps 0 --image_sizes 56 28")
+    assert [(steps, patches) for steps, patches, _ in begun] == [(3, 4), (1, 16)]
+    assert all(torch.equal(weights, learned[0][name]) for name, weights in begun[1][2].items())
+    assert [row["image_size"] for row in rows] == [56] * 3 + [28] * 3 and not any(row["tuned"] for row in rows)
 
 
 def test_the_table_has_the_interval_of_student():
