@@ -87,9 +87,10 @@ ROOMS = {
     "training/evaluation/cost_training.py": {"training", "training/data", "training/evaluation"},
     "training/evaluation": {
         "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation/metrics",
-        "training/losses", "training/loading.py", "training/packaged_models",
+        "training/losses", "training/loading.py", "training/packaged_models", "training/whole_files.py",
     },
     "training/loading.py": set(),
+    "training/whole_files.py": set(),
     "training/packaged_models": set(),
     "training/hub": {
         "modeling_setok", "processing", "training/evaluation", "training/evaluation/evaluate_setokim.py",
@@ -103,7 +104,7 @@ ROOMS = {
     "training/dry_run": {"modeling_setok", "processing", "training/data", "training/data/schema.py"},
     "training": {
         "modeling_setok", "processing", "training/data", "training/dry_run", "training/losses", "training/evaluation",
-        "training/loading.py", "training/packaged_models",
+        "training/loading.py", "training/packaged_models", "training/whole_files.py",
     },
 }  # fmt: skip
 # At the top of training/ lies what trains: a script for each stage, and what these share.
@@ -113,7 +114,7 @@ LAUNCH_SCRIPTS = {
 SHARED_BY_SCRIPTS = {
     "__init__.py", "trainer_setok.py", "trainer_setokim.py", "recipe.py", "configs.py", "loading.py", "checkpoints.py",
     "freezing.py", "memory.py", "shards.py", "patch_cache.py", "token_cache.py", "run_summary.py", "samples.py",
-    "samples_setokim.py", "streaming.py", "token_shares.py",
+    "samples_setokim.py", "streaming.py", "token_shares.py", "whole_files.py",
 }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ Any number of processes write it, each its shards, and a run that was stopped go
 
 import json
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
+
+from training.whole_files import written_whole
 
 INDEX = "cache.json"
 # Of configurations: where a model comes from and how it runs, not what it computes
@@ -106,8 +107,10 @@ class Shards:
             contents = make(rows)
             if not (self.folder / INDEX).is_file():  # before any shard, which nobody could tell the origin of
                 text = json.dumps({**(contents.facts or {}), **fingerprint}, indent=1)
-                _write(self.folder / INDEX, lambda file, text=text: file.write_text(text, encoding="utf-8"))
-            _write(path, lambda file, made=contents: save_file(made.tensors, file, made.header))
+                with written_whole(self.folder / INDEX) as part:
+                    part.write_text(text, encoding="utf-8")
+            with written_whole(path) as part:
+                save_file(contents.tensors, part, contents.header)
 
     @property
     def _command(self) -> str:
@@ -177,10 +180,3 @@ def computing_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def open_shard(path: Path):
     """A shard as `safe_open` gives it, open from now on."""
     return safe_open(path, framework="pt")
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    """Whole or not at all, whoever is interrupted."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    write(part)
-    part.replace(path)

@@ -34,9 +34,9 @@ from transformers import Dinov2Model, HfArgumentParser, LlavaForConditionalGener
 
 from modeling_setok.adaption import add_concept_tokens
 from processing import SetokimProcessor
-from training.evaluation.report import written_whole
 from training.evaluation.small_llava import Scenes, answers, batch_of, kept_scenes, small_llava, train
 from training.evaluation.token_reductions import REDUCTIONS, k_means
+from training.whole_files import written_whole
 
 TRAINED_ON = ("conversation", "caption")  # the caption last: what it says would answer the questions
 ASKED = ("question",)

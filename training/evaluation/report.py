@@ -96,11 +96,3 @@ def write_results(path: str, arguments, results: dict[str, float], data: Mapping
     content = {"arguments": vars(arguments)} | ({"data": dict(data)} if data else {}) | {"results": results}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=2)
-
-
-@contextmanager
-def written_whole(file: Path) -> Iterator[Path]:
-    """A path to write to that becomes `file` at the end: who is stopped in between leaves the old one, or none."""
-    part = file.with_name(f"{file.name}.part")
-    yield part
-    part.replace(file)

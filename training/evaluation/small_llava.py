@@ -30,9 +30,9 @@ from modeling_setok.kept_columns import IGNORED
 from processing import SetokImageProcessor, SetokimProcessor
 from training.data import EmojiScenes, SceneConfig
 from training.data.row_lengths import conversation_tokens
-from training.evaluation.report import written_whole
 from training.loading import load_language_model
 from training.packaged_models.digest import weights_digest
+from training.whole_files import written_whole
 
 
 @dataclass
