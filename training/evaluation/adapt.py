@@ -117,19 +117,20 @@ def main() -> None:
     (args,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
     rows = Rows(args)
     encoder = Dinov2Model.from_pretrained(args.encoder).eval()
-    for image_size in args.image_sizes:
+    for tuned, image_size, seed in product(
+        (False, True) if args.tuning_steps else (False,), args.image_sizes, args.seeds
+    ):
         changes = contestants((image_size // encoder.config.patch_size) ** 2, args.shares)
-        for tuned, seed in product((False, True) if args.tuning_steps else (False,), args.seeds):
-            missing = rows.missing(image_size, seed, list(changes), tuned)
-            if missing:
-                model, processor, learned = trained(args, rows, encoder, image_size, seed)
-                asked = scenes_of(args, rows, encoder, image_size, asked=True)
-            for name in missing:
-                reduced = changes[name](copy.deepcopy(model))
-                if tuned:
-                    train(reduced, processor, learned, args.tuning_steps, learning_rate=3e-4, seed=seed + 1)
-                rows.append(measured(reduced, name, processor, asked, image_size, seed, tuned))
-        print(format_table([row for row in rows if row.image_size == image_size]), flush=True)
+        missing = rows.missing(image_size, seed, list(changes), tuned)
+        if missing:
+            model, processor, learned = trained(args, rows, encoder, image_size, seed)
+            asked = scenes_of(args, rows, encoder, image_size, asked=True)
+        for name in missing:
+            reduced = changes[name](copy.deepcopy(model))
+            if tuned:
+                train(reduced, processor, learned, args.tuning_steps, learning_rate=3e-4, seed=seed + 1)
+            rows.append(measured(reduced, name, processor, asked, image_size, seed, tuned))
+    print(format_table(sorted(rows, key=lambda row: args.image_sizes.index(row.image_size))))
 
 
 def scenes_of(args: Arguments, rows: Rows, encoder: Dinov2Model, image_size: int, asked: bool = False) -> Scenes:
