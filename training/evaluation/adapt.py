@@ -2,11 +2,12 @@
 
     python -m training.evaluation.adapt --output adaption.json
 
-A LLaVA (`small_llava.py`) is trained with all patches, on questions and a caption of each picture. The same model is
-then measured with all patches, with each reduction of `token_reductions.py` at the same number of tokens, without
-training, and after the same short fine-tuning (the earlier paper's protocol): accuracy, tokens, time to read a prompt,
-memory of its cache. Concept tokens in the number that they find are measured beside k-means with as many for each
-image, whose time holds that of finding the number.
+A LLaVA (`small_llava.py`) is trained with all patches, on a caption of each picture and then on questions, too: beside
+questions it learns no names, and any patch will do as well (training/LOG.md). The same model is then measured with all
+patches, with each reduction of `token_reductions.py` at the same number of tokens, without training, and after the same
+short fine-tuning (the earlier paper's protocol): accuracy, tokens, time to read a prompt, memory of its cache. Concept
+tokens in the number that they find are measured beside k-means with as many for each image, whose time holds that of
+finding the number.
 
 At each size but the smallest the model begins with what it was at the next smaller one, as models for large pictures
 do.
@@ -34,7 +35,7 @@ from transformers import Dinov2Model, HfArgumentParser, LlavaForConditionalGener
 
 from modeling_setok.adaption import add_concept_tokens
 from processing import SetokimProcessor
-from training.evaluation.small_llava import Scenes, answers, batch_of, kept_scenes, small_llava, train
+from training.evaluation.small_llava import Scenes, answers, batch_of, captions_alone, kept_scenes, small_llava, train
 from training.evaluation.token_reductions import REDUCTIONS, k_means
 from training.whole_files import written_whole
 
@@ -56,7 +57,8 @@ class Arguments:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "of weights and order"})
     num_scenes: int = field(default=3000, metadata={"help": "scenes to train on"})
     num_questions: int = field(default=512, metadata={"help": "scenes to ask about, one question each"})
-    steps: int = field(default=480, metadata={"help": "of training with all patches, at the smallest size"})
+    naming_steps: int = field(default=600, metadata={"help": "of training with all patches, first, on captions alone"})
+    steps: int = field(default=480, metadata={"help": "of it at the smallest size, on questions and captions"})
     further_steps: int = field(default=96, metadata={"help": "of it at each larger size"})
     tuning_steps: int = field(default=60, metadata={"help": "of training with each reduction; 0: none"})
     shares: list[float] = field(default_factory=lambda: [0.03, 0.1], metadata={"help": "of the patches, to keep"})
@@ -154,7 +156,11 @@ def trained(
     smaller = [size for size in args.image_sizes if size < image_size]
     if smaller:
         model.load_state_dict(trained(args, rows, encoder, max(smaller), seed)[0].state_dict())
-    train(model, processor, learned, args.further_steps if smaller else args.steps, learning_rate=1e-3, seed=seed)
+        lessons = [(learned, args.further_steps)]
+    else:
+        lessons = [(captions_alone(learned), args.naming_steps), (learned, args.steps)]
+    for scenes, steps in lessons:
+        train(model, processor, scenes, steps, learning_rate=1e-3, seed=seed)
     with written_whole(file) as part:
         save_model(model, str(part))
     return model, processor, learned

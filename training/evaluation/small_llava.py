@@ -99,6 +99,15 @@ def kept_scenes(
         return Scenes(kept.get_tensor("features"), json.loads(kept.metadata()["conversations"]))
 
 
+def captions_alone(scenes: Scenes) -> Scenes:
+    """The same pictures, each with the last request of its conversation alone, and the answer to it."""
+    conversations = []
+    for first, *_, request, answer in scenes.conversations:
+        picture = next(part for part in first["content"] if part["type"] == "image")
+        conversations.append([{**request, "content": [picture, *request["content"]]}, answer])
+    return Scenes(scenes.features, conversations)
+
+
 def _unseen(messages: list[dict]) -> list[dict]:
     """Messages about a picture that was shown before."""
     words = [part for part in messages[0]["content"] if part["type"] != "image"]

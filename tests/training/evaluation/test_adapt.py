@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import Dinov2Config, Dinov2Model
 from modeling_setok import SetokimForConditionalGeneration
 from modeling_setok.adaption import add_concept_tokens
 from training.evaluation import adapt, small_llava
-from training.evaluation.small_llava import answers, batch_of, read_scenes, train
+from training.evaluation.small_llava import answers, batch_of, captions_alone, read_scenes, train
 
 LANGUAGE_MODEL = "model_cards/setokim-emoji-tiny"
 
@@ -56,6 +57,14 @@ def test_only_answers_are_labelled(scenes, llava):
         assert words(messages)[0] in said and said.endswith("assistant\n") and words(messages)[2] not in said
 
 
+def test_captions_alone_are_asked_for_with_the_picture(scenes):
+    alone = captions_alone(scenes)
+    assert torch.equal(alone.features, scenes.features)
+    for (request, answer), (first, *_, asked, said) in zip(alone.conversations, scenes.conversations, strict=True):
+        assert [part["type"] for part in request["content"]] == ["image", "text"] and answer == said
+        assert words([request]) == words([asked]) and first["content"][0]["type"] == "image"
+
+
 def test_it_begins_with_the_language_model_of_a_setokim(llava):
     model, processor = llava
     inputs = processor(text=["Is there a dog in the picture?"], return_tensors="pt")
@@ -74,13 +83,14 @@ def test_it_learns_and_answers_with_all_and_with_fewer_tokens(scenes):
 
 @pytest.fixture
 def run(encoder, tmp_path, monkeypatch):
-    """Runs the command over 4 scenes, and gives the rows of its file."""
+    """Runs the command over 4 scenes, two at a time, and gives the rows of its file."""
     encoder.save_pretrained(tmp_path / "encoder")
+    monkeypatch.setattr(adapt, "train", partial(train, batch_size=2))
 
     def run(options: str = "--seeds 0 --steps 3", output: str = "rows.json") -> list[dict]:
         command = (
             f"adapt --encoder {tmp_path / 'encoder'} --image_sizes 56 --num_scenes 4 --num_questions 3 "
-            f"--tuning_steps 2 --shares 0.25 --output {tmp_path / output} {options}"
+            f"--naming_steps 1 --tuning_steps 2 --shares 0.25 --output {tmp_path / output} {options}"
         )
         monkeypatch.setattr(sys, "argv", command.split())
         adapt.main()
@@ -116,6 +126,16 @@ def test_the_command_measures_each_reduction(run, capsys):
     )
 
 
+def test_names_are_learned_before_the_rest(run, few_reductions, monkeypatch):
+    seen = []
+    monkeypatch.setattr(adapt, "train", lambda model, processor, scenes, steps, **_: seen.append((scenes, steps)))
+    monkeypatch.setattr(adapt, "answers", lambda model, processor, scenes: [True])
+    run()
+    (captions, naming_steps), (everything, steps) = seen[:2]
+    assert (naming_steps, steps) == (1, 3)
+    assert captions.conversations == captions_alone(everything).conversations
+
+
 def test_a_run_that_was_stopped_goes_on(run, few_reductions, monkeypatch, tmp_path):
     whole = run(output="whole.json")
     measured, answered = adapt.measured, []
@@ -133,7 +153,8 @@ def test_a_run_that_was_stopped_goes_on(run, few_reductions, monkeypatch, tmp_pa
     assert len(first) == 2
     monkeypatch.setattr(small_llava, "read_scenes", None)
     trained = []
-    monkeypatch.setattr(adapt, "train", lambda *args, **kwargs: trained.append(train(*args, **kwargs)))
+    few = partial(train, batch_size=2)
+    monkeypatch.setattr(adapt, "train", lambda *args, **kwargs: trained.append(few(*args, **kwargs)))
     rows = run()
     assert rows[:2] == first and without_times(rows) == without_times(whole)
     assert len(trained) == sum(row["tuned"] for row in rows[2:])
@@ -152,7 +173,7 @@ def test_a_file_goes_on_with_more_seeds_but_not_with_other_arguments(run, few_re
     other.encoder.layer[0].norm1.weight.data[0] += 1
     other.save_pretrained(tmp_path / "encoder")
     with pytest.raises(ValueError, match="rows-56-train.safetensors holds the features of"):
-        run()
+        run("--seeds 2 --steps 3")
 
 
 def test_a_larger_size_begins_with_what_was_learned_at_the_smaller(run, few_reductions, monkeypatch):
@@ -160,13 +181,13 @@ def test_a_larger_size_begins_with_what_was_learned_at_the_smaller(run, few_redu
 
     def noted(model, processor, scenes, steps, **kwargs):
         begun.append((steps, scenes.features.shape[1], copy.deepcopy(model.state_dict())))
-        train(model, processor, scenes, steps, **kwargs)
+        train(model, processor, scenes, steps, batch_size=2, **kwargs)
         learned.append(copy.deepcopy(model.state_dict()))
 
     monkeypatch.setattr(adapt, "train", noted)
     rows = run("--seeds 0 --steps 3 --further_steps 1 --tuning_steps 0 --image_sizes 56 28")
-    assert [(steps, patches) for steps, patches, _ in begun] == [(3, 4), (1, 16)]
-    assert all(torch.equal(weights, learned[0][name]) for name, weights in begun[1][2].items())
+    assert [(steps, patches) for steps, patches, _ in begun] == [(1, 4), (3, 4), (1, 16)]
+    assert all(torch.equal(weights, learned[1][name]) for name, weights in begun[2][2].items())
     assert [row["image_size"] for row in rows] == [56] * 3 + [28] * 3 and not any(row["tuned"] for row in rows)
 
 
