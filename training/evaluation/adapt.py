@@ -57,7 +57,7 @@ class Arguments:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "of weights and order"})
     num_scenes: int = field(default=3000, metadata={"help": "scenes to train on"})
     num_questions: int = field(default=512, metadata={"help": "scenes to ask about, one question each"})
-    naming_steps: int = field(default=600, metadata={"help": "of training with all patches, first, on captions alone"})
+    naming_steps: int = field(default=1400, metadata={"help": "of training with all patches, first, on captions alone"})
     steps: int = field(default=480, metadata={"help": "of it at the smallest size, on questions and captions"})
     further_steps: int = field(default=96, metadata={"help": "of it at each larger size"})
     tuning_steps: int = field(default=60, metadata={"help": "of training with each reduction; 0: none"})
@@ -145,25 +145,35 @@ def scenes_of(args: Arguments, rows: Rows, encoder: Dinov2Model, image_size: int
 def trained(
     args: Arguments, rows: Rows, encoder: Dinov2Model, image_size: int, seed: int
 ) -> tuple[LlavaForConditionalGeneration, SetokimProcessor, Scenes]:
-    """The LLaVA that has learned from all patches at this size, from its file if it is there, its processor, and what
-    it has learned from. It begins with what it was at the next smaller size."""
+    """The LLaVA that has learned from all patches at this size, its processor, and what it has learned from. It begins
+    with what it was at the next smaller size, or with the names."""
     learned = scenes_of(args, rows, encoder, image_size)
     model, processor = small_llava(args.language_model, *learned.features.shape[1:], seed)
-    file = rows.beside(f"{image_size}-seed-{seed}")
+    smaller = [size for size in args.image_sizes if size < image_size]
+
+    def learn_names() -> None:
+        train(model, processor, captions_alone(learned), args.naming_steps, learning_rate=1e-3, seed=seed)
+
+    def learn_all() -> None:
+        if smaller:
+            model.load_state_dict(trained(args, rows, encoder, max(smaller), seed)[0].state_dict())
+        else:
+            _learned_once(model, rows.beside(f"names-seed-{seed}"), learn_names)
+        steps = args.further_steps if smaller else args.steps
+        train(model, processor, learned, steps, learning_rate=1e-3, seed=seed)
+
+    _learned_once(model, rows.beside(f"{image_size}-seed-{seed}"), learn_all)
+    return model.eval(), processor, learned
+
+
+def _learned_once(model: LlavaForConditionalGeneration, file: Path, learn: Callable[[], None]) -> None:
+    """Gives a model the weights in a file, or has it learn them and keeps them there."""
     if file.exists():
         load_model(model, file)
-        return model.eval(), processor, learned
-    smaller = [size for size in args.image_sizes if size < image_size]
-    if smaller:
-        model.load_state_dict(trained(args, rows, encoder, max(smaller), seed)[0].state_dict())
-        lessons = [(learned, args.further_steps)]
     else:
-        lessons = [(captions_alone(learned), args.naming_steps), (learned, args.steps)]
-    for scenes, steps in lessons:
-        train(model, processor, scenes, steps, learning_rate=1e-3, seed=seed)
-    with written_whole(file) as part:
-        save_model(model, str(part))
-    return model, processor, learned
+        learn()
+        with written_whole(file) as part:
+            save_model(model, str(part))
 
 
 def contestants(num_patches: int, shares: list[float]) -> dict[str, Callable]:
