@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -69,7 +69,7 @@ def load_language_model(name_or_path: str) -> PreTrainedModel:
     found = configuration(name_or_path)
     if found.get("model_type") == "setokim":
         config = AutoConfig.for_model(**found["text_config"])
-        prefix = AutoModelForCausalLM._model_mapping[type(config)].base_model_prefix
+        prefix = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].base_model_prefix
         options |= {"config": config, "key_mapping": {r"^model\.language_model\.": f"{prefix}."}}
     return load_whole(AutoModelForCausalLM.from_pretrained, name_or_path, **options)
 

@@ -136,7 +136,7 @@ def small_llava(
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower = FeaturesAsPixels()
     model.model.language_model.load_state_dict(words.base_model.state_dict())
-    model.lm_head.load_state_dict(words.lm_head.state_dict())
+    model.lm_head.load_state_dict(words.get_output_embeddings().state_dict())
     model.generation_config.update(
         pad_token_id=processor.tokenizer.pad_token_id, eos_token_id=processor.tokenizer.eos_token_id
     )
@@ -176,7 +176,10 @@ def train(
     batch_size: int = 16,
     seed: int = 0,
 ) -> None:
-    """AdamW over scenes in a random order, the learning rate warmed up over a tenth and falling to nothing."""
+    """AdamW over scenes in a random order, the learning rate warmed up over a tenth and falling to nothing; of 0 steps
+    nothing is learned."""
+    if not steps:
+        return
     order = torch.randperm(len(scenes.conversations), generator=torch.Generator().manual_seed(seed)).tolist()
     numbers = islice(cycle(order), steps * batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05)

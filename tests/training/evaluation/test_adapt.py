@@ -136,6 +136,10 @@ def test_names_are_learned_before_the_rest(run, few_reductions, monkeypatch):
     assert captions.conversations == captions_alone(everything).conversations
 
 
+def test_no_steps_are_no_training(run, few_reductions):
+    assert len(run("--seeds 0 --steps 0 --naming_steps 0 --tuning_steps 0")) == 3
+
+
 def test_a_run_that_was_stopped_goes_on(run, few_reductions, monkeypatch, tmp_path):
     whole = run(output="whole.json")
     measured, answered = adapt.measured, []
@@ -153,8 +157,8 @@ def test_a_run_that_was_stopped_goes_on(run, few_reductions, monkeypatch, tmp_pa
     assert len(first) == 2
     monkeypatch.setattr(small_llava, "read_scenes", None)
     trained = []
-    few = partial(train, batch_size=2)
-    monkeypatch.setattr(adapt, "train", lambda *args, **kwargs: trained.append(few(*args, **kwargs)))
+    learn = adapt.train
+    monkeypatch.setattr(adapt, "train", lambda *args, **kwargs: trained.append(learn(*args, **kwargs)))
     rows = run()
     assert rows[:2] == first and without_times(rows) == without_times(whole)
     assert len(trained) == sum(row["tuned"] for row in rows[2:])
@@ -177,11 +181,11 @@ def test_a_file_goes_on_with_more_seeds_but_not_with_other_arguments(run, few_re
 
 
 def test_a_larger_size_begins_with_what_was_learned_at_the_smaller(run, few_reductions, monkeypatch):
-    begun, learned = [], []
+    begun, learned, learn = [], [], adapt.train
 
     def noted(model, processor, scenes, steps, **kwargs):
         begun.append((steps, scenes.features.shape[1], copy.deepcopy(model.state_dict())))
-        train(model, processor, scenes, steps, batch_size=2, **kwargs)
+        learn(model, processor, scenes, steps, **kwargs)
         learned.append(copy.deepcopy(model.state_dict()))
 
     monkeypatch.setattr(adapt, "train", noted)
