@@ -4,10 +4,10 @@
 
 A LLaVA (`small_llava.py`) is trained with all patches, on a caption of each picture and then on questions, too: beside
 questions it learns no names, and any patch will do as well (training/LOG.md). The same model is then measured with all
-patches, with each reduction of `token_reductions.py` at the same number of tokens, without training, and after the same
-short fine-tuning (the earlier paper's protocol): accuracy, tokens, time to read a prompt, memory of its cache. Concept
-tokens in the number that they find are measured beside k-means with as many for each image, whose time holds that of
-finding the number.
+patches, with each reduction of `token_reductions.py` at the same number of tokens, without training, and at the largest
+size also after the same short fine-tuning (the earlier paper's protocol): accuracy, tokens, time to read a prompt,
+memory of its cache. Concept tokens in the number that they find are measured beside k-means with as many for each
+image, whose time holds that of finding the number.
 
 At each size but the smallest the model begins with what it was at the next smaller one, as models for large pictures
 do.
@@ -35,6 +35,7 @@ from transformers import Dinov2Model, HfArgumentParser, LlavaForConditionalGener
 
 from modeling_setok.adaption import add_concept_tokens
 from processing import SetokimProcessor
+from training.evaluation.report import mistakes_in_words
 from training.evaluation.small_llava import Scenes, answers, batch_of, captions_alone, kept_scenes, small_llava, train
 from training.evaluation.token_reductions import REDUCTIONS, k_means
 from training.whole_files import written_whole
@@ -60,7 +61,9 @@ class Arguments:
     naming_steps: int = field(default=1400, metadata={"help": "of training with all patches, first, on captions alone"})
     steps: int = field(default=480, metadata={"help": "of it at the smallest size, on questions and captions"})
     further_steps: int = field(default=96, metadata={"help": "of it at each larger size"})
-    tuning_steps: int = field(default=60, metadata={"help": "of training with each reduction; 0: none"})
+    tuning_steps: int = field(
+        default=60, metadata={"help": "of training with each reduction, at the largest size; 0: none"}
+    )
     shares: list[float] = field(default_factory=lambda: [0.03, 0.1], metadata={"help": "of the patches, to keep"})
     split: str = field(default="test", metadata={"help": "of the questions: validation to choose, test to report"})
 
@@ -115,24 +118,30 @@ class Rows(list[Measured]):
             part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+@mistakes_in_words()
 def main() -> None:
     (args,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses()
     rows = Rows(args)
     encoder = Dinov2Model.from_pretrained(args.encoder).eval()
-    for tuned, image_size, seed in product(
-        (False, True) if args.tuning_steps else (False,), args.image_sizes, args.seeds
-    ):
-        changes = contestants((image_size // encoder.config.patch_size) ** 2, args.shares)
+    untuned = [(False, *of_model) for of_model in product(args.image_sizes, args.seeds)]
+    tuned_too = [(True, max(args.image_sizes), seed) for seed in args.seeds if args.tuning_steps]
+    for tuned, image_size, seed in untuned + tuned_too:
+        changes = contestants(num_patches(encoder, image_size), args.shares)
         missing = rows.missing(image_size, seed, list(changes), tuned)
         if missing:
-            model, processor, learned = trained(args, rows, encoder, image_size, seed)
+            model, processor = trained(args, rows, encoder, image_size, seed)
             asked = scenes_of(args, rows, encoder, image_size, asked=True)
+            learned = scenes_of(args, rows, encoder, image_size) if tuned else None
         for name in missing:
             reduced = changes[name](copy.deepcopy(model))
-            if tuned:
+            if learned:
                 train(reduced, processor, learned, args.tuning_steps, learning_rate=3e-4, seed=seed + 1)
             rows.append(measured(reduced, name, processor, asked, image_size, seed, tuned))
     print(format_table(sorted(rows, key=lambda row: args.image_sizes.index(row.image_size))))
+
+
+def num_patches(encoder: Dinov2Model, image_size: int) -> int:
+    return (image_size // encoder.config.patch_size) ** 2
 
 
 def scenes_of(args: Arguments, rows: Rows, encoder: Dinov2Model, image_size: int, asked: bool = False) -> Scenes:
@@ -144,17 +153,19 @@ def scenes_of(args: Arguments, rows: Rows, encoder: Dinov2Model, image_size: int
 
 def trained(
     args: Arguments, rows: Rows, encoder: Dinov2Model, image_size: int, seed: int
-) -> tuple[LlavaForConditionalGeneration, SetokimProcessor, Scenes]:
-    """The LLaVA that has learned from all patches at this size, its processor, and what it has learned from. It begins
-    with what it was at the next smaller size, or with the names."""
-    learned = scenes_of(args, rows, encoder, image_size)
-    model, processor = small_llava(args.language_model, *learned.features.shape[1:], seed)
+) -> tuple[LlavaForConditionalGeneration, SetokimProcessor]:
+    """The LLaVA that has learned from all patches at this size, and its processor. It begins with what it was at the
+    next smaller size, or with the names."""
+    patches, width = num_patches(encoder, image_size), encoder.config.hidden_size
+    model, processor = small_llava(args.language_model, patches, width, seed)
     smaller = [size for size in args.image_sizes if size < image_size]
 
     def learn_names() -> None:
-        train(model, processor, captions_alone(learned), args.naming_steps, learning_rate=1e-3, seed=seed)
+        learned = captions_alone(scenes_of(args, rows, encoder, image_size))
+        train(model, processor, learned, args.naming_steps, learning_rate=1e-3, seed=seed)
 
     def learn_all() -> None:
+        learned = scenes_of(args, rows, encoder, image_size)
         if smaller:
             model.load_state_dict(trained(args, rows, encoder, max(smaller), seed)[0].state_dict())
         else:
@@ -163,7 +174,7 @@ def trained(
         train(model, processor, learned, steps, learning_rate=1e-3, seed=seed)
 
     _learned_once(model, rows.beside(f"{image_size}-seed-{seed}"), learn_all)
-    return model.eval(), processor, learned
+    return model.eval(), processor
 
 
 def _learned_once(model: LlavaForConditionalGeneration, file: Path, learn: Callable[[], None]) -> None:
@@ -176,12 +187,12 @@ def _learned_once(model: LlavaForConditionalGeneration, file: Path, learn: Calla
             save_model(model, str(part))
 
 
-def contestants(num_patches: int, shares: list[float]) -> dict[str, Callable]:
+def contestants(patches: int, shares: list[float]) -> dict[str, Callable]:
     """All patches, each reduction at each share of them, and concept tokens in the number that they find, with k-means
     of as many for each image: how each changes a model, which it returns."""
     changes: dict[str, Callable] = {ALL_PATCHES: lambda model: model}
     for share in shares:
-        count = max(1, int(share * num_patches))
+        count = max(1, int(share * patches))
         for name, reduce in REDUCTIONS.items():
             changes[f"{name.replace('_', ' ')}, {count}"] = partial(
                 _with_reduction, reduce=partial(reduce, counts=count)

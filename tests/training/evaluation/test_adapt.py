@@ -171,12 +171,12 @@ def test_a_file_goes_on_with_more_seeds_but_not_with_other_arguments(run, few_re
     more = run("--seeds 1 --steps 3")
     assert more[: len(rows)] == rows and {row["seed"] for row in more[len(rows) :]} == {1}
     assert " ± " in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"other arguments, {'steps': 3}: give these, or a new --output"):
+    with pytest.raises(SystemExit, match=r"Error: .* other arguments, {'steps': 3}: give these, or a new --output"):
         run("--seeds 0 --steps 4")
     other = Dinov2Model.from_pretrained(tmp_path / "encoder")
     other.encoder.layer[0].norm1.weight.data[0] += 1
     other.save_pretrained(tmp_path / "encoder")
-    with pytest.raises(ValueError, match="rows-56-train.safetensors holds the features of"):
+    with pytest.raises(SystemExit, match="rows-56-train.safetensors holds the features of"):
         run("--seeds 2 --steps 3")
 
 
@@ -189,10 +189,10 @@ def test_a_larger_size_begins_with_what_was_learned_at_the_smaller(run, few_redu
         learned.append(copy.deepcopy(model.state_dict()))
 
     monkeypatch.setattr(adapt, "train", noted)
-    rows = run("--seeds 0 --steps 3 --further_steps 1 --tuning_steps 0 --image_sizes 56 28")
-    assert [(steps, patches) for steps, patches, _ in begun] == [(1, 4), (3, 4), (1, 16)]
+    rows = run("--seeds 0 --steps 3 --further_steps 1 --tuning_steps 2 --image_sizes 56 28")
+    assert [(steps, patches) for steps, patches, _ in begun] == [(1, 4), (3, 4), (1, 16), (2, 16), (2, 16)]
     assert all(torch.equal(weights, learned[1][name]) for name, weights in begun[2][2].items())
-    assert [row["image_size"] for row in rows] == [56] * 3 + [28] * 3 and not any(row["tuned"] for row in rows)
+    assert [(row["image_size"], row["tuned"]) for row in rows] == [(56, False)] * 3 + [(28, False)] * 3 + [(56, True)] * 2
 
 
 def test_the_table_has_the_interval_of_student():
