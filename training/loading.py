@@ -14,6 +14,7 @@ from transformers.configuration_utils import PreTrainedConfig
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # Parts of pretrained vision models that SeTok never runs, and that some checkpoints leave out
 UNUSED_IN_ENCODERS = r"(.*\.)?(pooler\..*|mask_token)"
+FROZEN_PARTS = "frozen_parts.json"  # beside the trained weights of a model that is shipped without its frozen ones
 
 
 def load_whole(
@@ -43,6 +44,7 @@ def load_whole(
         found = configuration(name_or_path).get("model_type")
         if found != model_type:
             raise ValueError(f"{name_or_path} holds a model of type {found!r}: name a {model_type!r}.")
+    refuse_shipped_part(Path(name_or_path))
     refuse_damaged_weights(Path(name_or_path))
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # of its report, in which hundreds of names stand; ours is a sentence
@@ -96,6 +98,15 @@ def refuse_other_weights(name_or_path: str, wanted: str, missing: Iterable[str],
         raise ValueError(
             f"{name_or_path} does not hold a whole {wanted}: it {' and '.join(told)}. Name the folder or the "
             f"repository of a {wanted}; nothing is trained or measured with random weights in their place."
+        )
+
+
+def refuse_shipped_part(folder: Path) -> None:
+    """Raises a `ValueError` for a folder with only what was trained of a model (`training/hub/frozen_parts.py`)."""
+    if (folder / FROZEN_PARTS).is_file():
+        raise ValueError(
+            f"{folder} holds only what was trained of a model: `make demo` puts it together with its frozen parts, in "
+            f"build/hub/{folder.resolve().name}; name that folder."
         )
 
 

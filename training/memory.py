@@ -2,7 +2,7 @@
 
     python -m training.memory                                    # the paper's model, all of its recipes
     python -m training.memory training/recipes/setokim_llama2_7b_pretrain.yaml --language_model Qwen/Qwen2-1.5B
-    python -m training.memory training/recipes/setokim_emoji_tiny_finetune.yaml --model model_cards/setokim-emoji-tiny
+    python -m training.memory training/recipes/setokim_emoji_tiny_finetune.yaml --model build/hub/setokim-emoji-tiny
 
 Activations are not counted: they depend on batch and length, and `activation_checkpointing: true` keeps them small. Nor
 are the weights that FSDP2 and ZeRO-3 gather while they compute, nor the networks of the perceptual and the adversarial

@@ -11,9 +11,7 @@ from processing import SetokimProcessor
 from tests.quantization_testing import needs_bitsandbytes, torchao_int8
 from tests.setokim_testing import tiny_processor, tiny_setokim
 from training.data import EmojiScenes
-from training.hub.model_card import ROOT
 
-SHIPPED = ROOT / "model_cards" / "setokim-emoji-tiny"
 # Of the paintings' pixels, in 255: the mean difference up to which they count as the same picture
 FORMATS = [
     pytest.param(lambda: BitsAndBytesConfig(load_in_8bit=True), 1.0, id="8bit", marks=needs_bitsandbytes),
@@ -26,8 +24,8 @@ FORMATS = [
 
 
 @pytest.fixture(scope="module")
-def processor() -> SetokimProcessor:
-    return SetokimProcessor.from_pretrained(SHIPPED)
+def processor(setokim_emoji_tiny) -> SetokimProcessor:
+    return SetokimProcessor.from_pretrained(setokim_emoji_tiny)
 
 
 def answers(model, processor) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
@@ -42,13 +40,13 @@ def answers(model, processor) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def expected(processor):
-    return answers(AutoModelForImageTextToText.from_pretrained(SHIPPED).eval(), processor)
+def expected(setokim_emoji_tiny, processor):
+    return answers(AutoModelForImageTextToText.from_pretrained(setokim_emoji_tiny).eval(), processor)
 
 
 @pytest.mark.parametrize(("make_config", "tolerance"), FORMATS)
-def test_answers_are_the_plain_models(make_config, tolerance, expected, processor, tmp_path):
-    model = AutoModelForImageTextToText.from_pretrained(SHIPPED, quantization_config=make_config()).eval()
+def test_answers_are_the_plain_models(make_config, tolerance, setokim_emoji_tiny, expected, processor, tmp_path):
+    model = AutoModelForImageTextToText.from_pretrained(setokim_emoji_tiny, quantization_config=make_config()).eval()
     quantized = [
         name
         for name, module in model.named_modules()

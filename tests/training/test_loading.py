@@ -49,6 +49,13 @@ def test_missing_and_unexpected_weights_are_named(folder):
             load(folder)
 
 
+def test_what_is_shipped_without_its_frozen_parts_says_where_it_is_whole(folder):
+    (folder / WEIGHTS).rename(folder / "trained.safetensors")
+    (folder / "frozen_parts.json").write_text("{}")
+    with pytest.raises(ValueError, match="only what was trained .* `make demo` .*, in build/hub/setok; name that"):
+        load(folder)
+
+
 def test_damaged_weights_are_named(folder):
     whole = (folder / WEIGHTS).read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], b"no weights", whole + b"x"):

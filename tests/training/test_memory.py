@@ -37,10 +37,10 @@ def test_computed_bytes_are_those_of_a_real_step(setokim_recipe, setokim_folder,
     assert expected == {"weight": bytes_of(parameters), "gradient": bytes_of(trained), "optimizer": bytes_of(states)}
 
 
-def test_tied_weights_count_once():
-    model = SetokimForConditionalGeneration.from_pretrained(ROOT / "model_cards" / "setokim-emoji-tiny")
+def test_tied_weights_count_once(setokim_emoji_tiny):
+    model = SetokimForConditionalGeneration.from_pretrained(setokim_emoji_tiny)
     recipe = yaml.safe_load((RECIPES / "setokim_emoji_tiny_finetune.yaml").read_text())
-    computed = recipe_model(recipe, recipe_config(recipe, str(ROOT / "model_cards" / "setokim-emoji-tiny"), None))
+    computed = recipe_model(recipe, recipe_config(recipe, str(setokim_emoji_tiny), None))
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert count_parameters(computed)[0] == model.num_parameters()
 

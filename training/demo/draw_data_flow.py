@@ -96,7 +96,7 @@ class Drawing:
 
 def main() -> None:
     setok, image_processor = load_setok(str(ROOT / "model_cards" / "setok-emoji-tiny"))
-    setokim, processor = load_setokim(str(ROOT / "model_cards" / "setokim-emoji-tiny"))
+    setokim, processor = load_setokim(str(ROOT / "build" / "hub" / "setokim-emoji-tiny"))
     picture = EmojiScenes("test", SCENE + 1)[SCENE]["images"][0]
     with torch.no_grad():
         outputs = setok.setok(image_processor(picture, return_tensors="pt")["pixel_values"])

@@ -7,11 +7,12 @@ from transformers import AutoConfig, PreTrainedModel
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from processing import SetokImageProcessor, SetokimProcessor
 from training.demo.photographs import PhotographModel
+from training.loading import refuse_shipped_part
 
 # Which models the demo and its page show: a SeTok of photographs, one of drawn scenes, and a Setokim of the same
 PHOTOGRAPHS = "build/hub/setok-dinov2-small"
 SCENES = "model_cards/setok-emoji-tiny"  # counts and names small drawn things better, on a grid as fine at 64 pixels
-SETOKIM = "model_cards/setokim-emoji-tiny"
+SETOKIM = "build/hub/setokim-emoji-tiny"
 MAKE_PHOTOGRAPHS = "`make demo` downloads its encoder (90 MB) and assembles it"
 TRAIN_SETOK = "python training/train_setok.py training/recipes/setok_emoji_tiny.yaml"
 TRAIN_SETOKIM = """
@@ -47,6 +48,7 @@ def _load(folder: str, name: str, model_class: type[PreTrainedModel], processor_
     try:
         if not Path(folder).is_dir():  # transformers would ask the Hub for it
             raise ValueError("there is no such folder")
+        refuse_shipped_part(Path(folder))
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # by default it would ask on the terminal
         if not isinstance(config, model_class.config_class):  # transformers would only warn
             raise ValueError(f"it holds a model of type {config.model_type!r}")

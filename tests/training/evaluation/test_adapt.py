@@ -14,8 +14,6 @@ from modeling_setok.adaption import add_concept_tokens
 from training.evaluation import adapt, small_llava
 from training.evaluation.small_llava import answers, batch_of, captions_alone, read_scenes, train
 
-LANGUAGE_MODEL = "model_cards/setokim-emoji-tiny"
-
 
 @pytest.fixture(scope="module")
 def encoder() -> Dinov2Model:
@@ -29,8 +27,8 @@ def scenes(encoder):
 
 
 @pytest.fixture(scope="module")
-def llava():
-    return small_llava.small_llava(LANGUAGE_MODEL, num_patches=16, width=32, seed=0)
+def llava(setokim_emoji_tiny):
+    return small_llava.small_llava(str(setokim_emoji_tiny), num_patches=16, width=32, seed=0)
 
 
 def words(messages: list[dict]) -> list[str]:
@@ -65,24 +63,24 @@ def test_captions_alone_are_asked_for_with_the_picture(scenes):
         assert words([request]) == words([asked]) and first["content"][0]["type"] == "image"
 
 
-def test_it_begins_with_the_language_model_of_a_setokim(llava):
+def test_it_begins_with_the_language_model_of_a_setokim(setokim_emoji_tiny, llava):
     model, processor = llava
     inputs = processor(text=["Is there a dog in the picture?"], return_tensors="pt")
-    setokim = SetokimForConditionalGeneration.from_pretrained(LANGUAGE_MODEL).eval()
+    setokim = SetokimForConditionalGeneration.from_pretrained(setokim_emoji_tiny).eval()
     torch.testing.assert_close(model(**inputs).logits, setokim(**inputs).logits)
 
 
-def test_it_learns_and_answers_with_all_and_with_fewer_tokens(scenes):
+def test_it_learns_and_answers_with_all_and_with_fewer_tokens(setokim_emoji_tiny, scenes):
     """One scene by heart: the answer is then right, and with as many concept tokens as patches it still is."""
     scenes = type(scenes)(scenes.features[:1], scenes.conversations[:1])
-    model, processor = small_llava.small_llava(LANGUAGE_MODEL, num_patches=16, width=32, seed=0)
+    model, processor = small_llava.small_llava(str(setokim_emoji_tiny), num_patches=16, width=32, seed=0)
     train(model, processor, scenes, steps=20, learning_rate=1e-3, batch_size=2)
     assert answers(model, processor, scenes) == [True]
     assert answers(add_concept_tokens(model, fixed_tokens=16), processor, scenes) == [True]
 
 
 @pytest.fixture
-def run(encoder, tmp_path, monkeypatch):
+def run(encoder, setokim_emoji_tiny, tmp_path, monkeypatch):
     """Runs the command over 4 scenes, two at a time, and gives the rows of its file."""
     encoder.save_pretrained(tmp_path / "encoder")
     monkeypatch.setattr(adapt, "train", partial(train, batch_size=2))
@@ -90,7 +88,8 @@ def run(encoder, tmp_path, monkeypatch):
     def run(options: str = "--seeds 0 --steps 3", output: str = "rows.json") -> list[dict]:
         command = (
             f"adapt --encoder {tmp_path / 'encoder'} --image_sizes 56 --num_scenes 4 --num_questions 3 "
-            f"--naming_steps 1 --tuning_steps 2 --shares 0.25 --output {tmp_path / output} {options}"
+            f"--language_model {setokim_emoji_tiny} --naming_steps 1 --tuning_steps 2 --shares 0.25 "
+            f"--output {tmp_path / output} {options}"
         )
         monkeypatch.setattr(sys, "argv", command.split())
         adapt.main()
@@ -192,7 +191,8 @@ def test_a_larger_size_begins_with_what_was_learned_at_the_smaller(run, few_redu
     rows = run("--seeds 0 --steps 3 --further_steps 1 --tuning_steps 2 --image_sizes 56 28")
     assert [(steps, patches) for steps, patches, _ in begun] == [(1, 4), (3, 4), (1, 16), (2, 16), (2, 16)]
     assert all(torch.equal(weights, learned[1][name]) for name, weights in begun[2][2].items())
-    assert [(row["image_size"], row["tuned"]) for row in rows] == [(56, False)] * 3 + [(28, False)] * 3 + [(56, True)] * 2
+    untuned = [(size, False) for size in (56, 28) for _ in range(3)]
+    assert [(row["image_size"], row["tuned"]) for row in rows] == [*untuned, (56, True), (56, True)]
 
 
 def test_the_table_has_the_interval_of_student():

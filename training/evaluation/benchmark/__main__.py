@@ -1,6 +1,6 @@
 """Measures a model on a public benchmark, from the benchmark's files as they are released.
 
-python -m training.evaluation.benchmark pope --model model_cards/setokim-emoji-tiny --data data/pope --split popular
+python -m training.evaluation.benchmark pope --model build/hub/setokim-emoji-tiny --data data/pope --split popular
 
 The model is a Setokim, a SeTok where reconstruction is measured, or, where a text is asked for, any image-text-to-text
 model of transformers. With --output results.json, answers are kept in results.predictions.jsonl as they come: the same
