@@ -23,6 +23,7 @@ from training.data.sources import MixtureArguments, load_eval_sets, load_rows, w
 from training.dry_run import DryRunArguments, ModelSource, dry_run
 from training.freezing import part_sizes, train_only
 from training.loading import load_language_model, load_whole
+from training.projector_names import begin_with_names
 from training.recipe import check_ranges, parse_recipe, whole_weights
 from training.streaming import refuse_endless, skipped_rows
 from training.token_cache import from_token_cache, refuse_trained_setok
@@ -30,7 +31,12 @@ from training.trainer_setokim import SetokimTrainer, SetokimTrainingArguments, l
 
 logger = logging.getLogger(__name__)
 
-NEW = ("setok_model_name_or_path", "language_model_name_or_path", "text_config")  # what a new Setokim is made of
+NEW = (
+    "setok_model_name_or_path",
+    "language_model_name_or_path",
+    "text_config",
+    "names_in_projector",
+)  # what a new Setokim is made of
 # Values of a new Setokim that follow from what it is made of
 GIVEN = ("vision_config", "text_config", *SPECIAL_TOKEN_IDS)
 
@@ -61,6 +67,11 @@ class ModelArguments:
     attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa, flash_attention_2, flex_..."})
     calibration_images: int = field(
         default=512, metadata={"help": "training images on which a new Setokim measures the scale of visual tokens"}
+    )
+
+    names_in_projector: bool = field(
+        default=False,
+        metadata={"help": "the projector of a new Setokim begins with the names that SeTok has for tokens"},
     )
 
     def __post_init__(self):
@@ -153,10 +164,13 @@ def build_model(args: ModelArguments, rows) -> tuple[SetokimForConditionalGenera
     if args.attn_implementation is not None:
         model.set_attn_implementation(args.attn_implementation)
     images = list(islice((picture for row in rows for picture in row["images"]), args.calibration_images))
-    model.calibrate(
+    pixels = [
         image_processor(images[first : first + 32], return_tensors="pt")["pixel_values"]
         for first in range(0, len(images), 32)
-    )
+    ]
+    model.calibrate(pixels)
+    if args.names_in_projector:
+        begin_with_names(model, setok, processor, pixels)
     return model, processor
 
 

@@ -92,6 +92,9 @@ def test_captions_tell_the_scene(task, turn):
             things = caption.lower().removeprefix("from left to right, ").rpartition(" on a ")[0]
             told = [NAME_OF[strip_article(thing)] for thing in re.split(r", | and ", things)]
             assert told == [scene.names[i] for i in np.argsort(middles(scene)[:, 0], kind="stable")]
+        else:
+            downwards = [scene.names[i] for i in np.argsort(middles(scene)[:, 1], kind="stable")]
+            assert [*read_caption(caption)[0]] == [*dict.fromkeys(downwards)]
         assert np.array_equal(np.asarray(row["images"][0]), scene.image)
     assert 60 < in_order < 140
     assert types(row, 1) == (["text"] if task == "caption" else ["image"])
@@ -103,7 +106,8 @@ def test_placements_say_where_each_object_is():
         told = re.findall(
             r"(?:^|, | and )an? (.+?) (at the \w+(?: \w+)?|on the \w+|in the middle)(?=, | and |$)", things
         )
-        true = [(name, region(centre)) for name, centre in zip(scene.names, middles(scene), strict=True)]
+        centres = middles(scene)
+        true = [(scene.names[i], region(centres[i])) for i in np.argsort(centres[:, 1], kind="stable")]
         assert [(NAME_OF[noun], place) for noun, place in told] == true and background.split()[1] == scene.background[1]
         assert types(row, 1) == ["image"] and np.array_equal(np.asarray(row["images"][0]), scene.image)
 
