@@ -94,11 +94,11 @@ ROOMS = {
     "training/packaged_models": set(),
     "training/hub": {
         "modeling_setok", "processing", "training/evaluation", "training/evaluation/evaluate_setokim.py",
-        "training/packaged_models",
+        "training/loading.py", "training/packaged_models",
     },
     "training/demo": {
         "modeling_setok", "processing", "training/data", "training/data/emoji_scenes", "training/evaluation",
-        "training/evaluation/metrics",
+        "training/evaluation/metrics", "training/loading.py",
     },
     "training/losses": {"modeling_setok"},
     "training/dry_run": {"modeling_setok", "processing", "training/data", "training/data/schema.py"},
@@ -114,7 +114,7 @@ LAUNCH_SCRIPTS = {
 SHARED_BY_SCRIPTS = {
     "__init__.py", "trainer_setok.py", "trainer_setokim.py", "recipe.py", "configs.py", "loading.py", "checkpoints.py",
     "freezing.py", "memory.py", "shards.py", "patch_cache.py", "token_cache.py", "run_summary.py", "samples.py",
-    "samples_setokim.py", "streaming.py", "token_shares.py", "whole_files.py",
+    "samples_setokim.py", "projector_names.py", "streaming.py", "token_shares.py", "whole_files.py",
 }  # fmt: skip
 
 
