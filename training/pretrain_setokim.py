@@ -6,6 +6,7 @@ accelerate launch training/pretrain_setokim.py training/recipes/setokim_emoji_ti
 
 import logging
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -68,7 +69,6 @@ class ModelArguments:
     calibration_images: int = field(
         default=512, metadata={"help": "training images on which a new Setokim measures the scale of visual tokens"}
     )
-
     names_in_projector: bool = field(
         default=False,
         metadata={"help": "the projector of a new Setokim begins with the names that SeTok has for tokens"},
@@ -164,14 +164,16 @@ def build_model(args: ModelArguments, rows) -> tuple[SetokimForConditionalGenera
     if args.attn_implementation is not None:
         model.set_attn_implementation(args.attn_implementation)
     images = list(islice((picture for row in rows for picture in row["images"]), args.calibration_images))
-    pixels = [
-        image_processor(images[first : first + 32], return_tensors="pt")["pixel_values"]
-        for first in range(0, len(images), 32)
-    ]
-    model.calibrate(pixels)
+    model.calibrate(_pixels(images, image_processor))
     if args.names_in_projector:
-        begin_with_names(model, setok, processor, pixels)
+        begin_with_names(model, setok, processor, _pixels(images, image_processor))
     return model, processor
+
+
+def _pixels(images: list, image_processor: SetokImageProcessor) -> Iterator[torch.Tensor]:
+    """Batches of pictures as they are needed: all at once take a gigabyte at the paper's size."""
+    for first in range(0, len(images), 32):
+        yield image_processor(images[first : first + 32], return_tensors="pt")["pixel_values"]
 
 
 def model_source(args: ModelArguments) -> ModelSource:

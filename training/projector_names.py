@@ -5,7 +5,7 @@ much of what SeTok would tell of other pictures (training/LOG.md).
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch.nn.functional import normalize
@@ -31,7 +31,7 @@ def begin_with_names(
     model: SetokimForConditionalGeneration,
     setok: SetokForPreTraining,
     processor: SetokimProcessor,
-    pixels: Sequence[torch.Tensor],
+    pixels: Iterable[torch.Tensor],
 ) -> None:
     """Has the projector of a new Setokim add, to what it gives of a visual token, the embedding of its name: the mean
     over SeTok's concept bank, weighed by the probabilities that SeTok gives each name of the token.
@@ -63,7 +63,7 @@ def begin_with_names(
             logits = setok.token_concept_logits(model.model.denormalize_tokens(batch)[None])[0]
             wanted = begun(batch) + logits.softmax(-1) @ names
         loss = ((projector(batch) - wanted) / length).square().sum(-1).mean()
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()  # last: no gradient stays for the training that follows
         schedule.step()
