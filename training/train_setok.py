@@ -81,12 +81,17 @@ class ModelArguments:
     perceptual_shift: int = field(
         default=0, metadata={"help": "largest random shift, in pixels, of the images before it looks at them"}
     )
+    perceptual_size: int | None = field(
+        default=None, metadata={"help": "side in pixels at which it looks at them, for networks that take any size"}
+    )
     calibration_images: int = field(
         default=512, metadata={"help": "training images on which the feature scale is measured, first and last"}
     )
 
     def __post_init__(self):
         check_ranges(self, perceptual_shift=0, calibration_images=1)
+        if self.perceptual_size is not None:
+            check_ranges(self, perceptual_size=1)
         if self.encoder_only and (self.model_name_or_path or self.vision_model_name_or_path):
             raise ValueError(
                 "encoder_only trains a vision encoder from scratch: leave out model_name_or_path and "
@@ -186,7 +191,7 @@ def main(arguments: list[str] | None = None) -> SetokTrainer:
                 names, model_args.text_model_name_or_path, device=training_args.device
             )
     model, image_processor = build_model(model_args, data_args, names, text_features)
-    perceptual_loss = build_perceptual_loss(model_args, training_args, model)
+    perceptual_loss = build_perceptual_loss(model_args, training_args, model, image_processor)
     if model_args.trainable is not None:
         train_only(model, model_args.trainable)
     if data_args.patch_cache is not None:
@@ -401,17 +406,20 @@ def load_image_processor(args: ModelArguments, data_args: DataArguments) -> Seto
 
 
 def build_perceptual_loss(
-    args: ModelArguments, training_args: SetokTrainingArguments, model: SetokForPreTraining
+    args: ModelArguments,
+    training_args: SetokTrainingArguments,
+    model: SetokForPreTraining,
+    image_processor: SetokImageProcessor,
 ) -> PerceptualLoss | None:
+    """That of the recipe. SeTok's own encoder looks at images as the image processor makes them for it."""
     if training_args.perceptual_weight == 0:
         return None
-    if args.perceptual_model_name_or_path == "encoder":
-        return PerceptualLoss(
-            model.setok.vision_encoder, layers=args.perceptual_layers, max_shift=args.perceptual_shift
-        )
-    return PerceptualLoss.from_pretrained(
-        args.perceptual_model_name_or_path, layers=args.perceptual_layers, max_shift=args.perceptual_shift
-    )
+    options = {"layers": args.perceptual_layers, "max_shift": args.perceptual_shift, "image_size": args.perceptual_size}
+    if args.perceptual_model_name_or_path != "encoder":
+        return PerceptualLoss.from_pretrained(args.perceptual_model_name_or_path, **options)
+    options["image_size"] = args.perceptual_size or image_processor.size.get("height")
+    mean, std = image_processor.image_mean, image_processor.image_std
+    return PerceptualLoss(model.setok.vision_encoder, image_mean=mean, image_std=std, **options)
 
 
 def build_lpips(args: ModelArguments, training_args: SetokTrainingArguments) -> PerceptualLoss | None:

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from modeling_setok import SetokModel
+from processing import SetokImageProcessor
+from tests.named_setok import named_setok
 from tests.script_testing import assert_same_runs, finish, kill_after_a_checkpoint, launch, losses, write_recipe
 from tests.training.data.photo_scenes.conftest import write_packages
 from training import train_setok
@@ -302,6 +305,17 @@ def test_the_shift_of_the_perceptual_loss_is_the_recipes(tmp_path):
     trainer = main([str(tiny_recipe(tmp_path, **options))])
     assert (trainer.perceptual_loss.max_shift, trainer.perceptual_loss.layers) == (3, (1,))
     assert losses(tmp_path / "run")[0]["perceptual_loss"] > 0
+
+
+def test_the_encoder_looks_at_pictures_as_the_image_processor_makes_them():
+    mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    processor = SetokImageProcessor(size={"height": 28, "width": 28}, image_mean=mean, image_std=std)
+    model, weighted = named_setok(["owl"], 32, 8), SimpleNamespace(perceptual_weight=1.0)
+    for size, expected in ((None, 28), (56, 56)):
+        loss = train_setok.build_perceptual_loss(ModelArguments(perceptual_size=size), weighted, model, processor)
+        assert loss.image_size == expected
+        assert torch.equal(loss.image_mean.flatten(), torch.tensor(mean))
+        assert torch.equal(loss.image_std.flatten(), torch.tensor(std))
 
 
 def test_photographs_are_added_to_the_drawings(tmp_path, monkeypatch):

@@ -93,7 +93,8 @@ class SetokStage:
         rows, _, names = train_setok.load_data(self.data_args)
         features = concept_text_features(names, self.model_args.text_model_name_or_path) if names else None
         self.model, self.image_processor = train_setok.build_model(self.model_args, self.data_args, names, features)
-        self.perceptual_loss = train_setok.build_perceptual_loss(self.model_args, args, self.model)
+        models = self.model, self.image_processor
+        self.perceptual_loss = train_setok.build_perceptual_loss(self.model_args, args, *models)
         if self.model_args.trainable is not None:
             train_only(self.model, self.model_args.trainable)
         if any(parameter.requires_grad for parameter in self.model.setok.vision_encoder.parameters()):

@@ -32,8 +32,8 @@ class PerceptualLoss(nn.Module):
         image_mean, image_std: per channel normalisation that the network expects of pixels in [0, 1].
         max_shift: both images are rolled by the same random number of pixels, 0 to this in each direction. A network
             with strides is blind to some patterns at fixed places; without shifts they would be painted.
-
-    Images are resized to the network's `config.image_size` where it has one.
+        image_size: side in pixels to which images are resized; by default the network's `config.image_size`, where it
+            has one. A network that takes any size costs less at a smaller one.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class PerceptualLoss(nn.Module):
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
         max_shift: int = 0,
+        image_size: int | None = None,
     ):
         super().__init__()
         if max_shift < 0:
@@ -52,23 +53,27 @@ class PerceptualLoss(nn.Module):
         self.__dict__["feature_network"] = deepcopy(feature_network).float().eval().requires_grad_(False)
         self.layers = None if layers is None else tuple(layers)
         self.has_channel_weights = isinstance(feature_network, LpipsNetwork)
-        self.image_size = getattr(getattr(feature_network, "config", None), "image_size", None)
+        self.image_size = image_size or getattr(getattr(feature_network, "config", None), "image_size", None)
         self.register_buffer("image_mean", torch.tensor(image_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(image_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
-    def lpips(cls, file: str, layers: Sequence[int] | None = None, max_shift: int = 0) -> "PerceptualLoss":
+    def lpips(
+        cls, file: str, layers: Sequence[int] | None = None, max_shift: int = 0, image_size: int | None = None
+    ) -> "PerceptualLoss":
         """LPIPS with VGG16, of the file (.safetensors) that `training.packaged_models.lpips_vgg` writes. The layers are
         its stages, 1 to 5."""
         network = LpipsNetwork.from_file(file)
-        return cls(network, layers, network.image_mean, network.image_std, max_shift)
+        return cls(network, layers, network.image_mean, network.image_std, max_shift, image_size)
 
     @classmethod
-    def from_pretrained(cls, name: str, layers: Sequence[int] | None = None, max_shift: int = 0) -> "PerceptualLoss":
+    def from_pretrained(
+        cls, name: str, layers: Sequence[int] | None = None, max_shift: int = 0, image_size: int | None = None
+    ) -> "PerceptualLoss":
         """Loads a vision network, or the vision half of a CLIP-like model, from the Hub or a folder; or `lpips`, from
         its file."""
         if str(name).endswith(".safetensors"):
-            return cls.lpips(name, layers, max_shift)
+            return cls.lpips(name, layers, max_shift, image_size)
         model, loading = AutoModel.from_pretrained(name, output_loading_info=True)
         if missing := sorted(key for key in loading["missing_keys"] if "pooler" not in key):  # which is not run
             raise ValueError(f"{name} lacks weights of its network, such as {missing[0]}: name a whole model.")
@@ -79,7 +84,7 @@ class PerceptualLoss(nn.Module):
                 "expects is unknown; load it yourself and call PerceptualLoss(network, image_mean=…, image_std=…)."
             )
         network = getattr(model, "vision_model", model)
-        return cls(network, layers, processor["image_mean"], processor["image_std"], max_shift)
+        return cls(network, layers, processor["image_mean"], processor["image_std"], max_shift, image_size)
 
     def _apply(self, fn, recurse=True):
         self.feature_network._apply(fn, recurse).float()

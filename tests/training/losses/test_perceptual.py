@@ -138,6 +138,15 @@ def test_any_image_size_is_resized_to_the_networks():
     assert loss(target + 0.5, target).item() > 1e-3
 
 
+def test_a_network_can_look_at_images_of_another_size_than_its_own():
+    looked_at = []
+    network = convnext()
+    network.register_forward_pre_hook(lambda _, inputs: looked_at.append(inputs[0].shape[-2:]))
+    for size in (None, 64):
+        PerceptualLoss(network, image_size=size)(images(16), images(16))
+    assert [tuple(shape) for shape in looked_at] == [(32, 32)] * 2 + [(64, 64)] * 2
+
+
 def test_from_pretrained(tmp_path):
     network = convnext()
     network.save_pretrained(tmp_path)
