@@ -89,9 +89,7 @@ class ModelArguments:
     )
 
     def __post_init__(self):
-        check_ranges(self, perceptual_shift=0, calibration_images=1)
-        if self.perceptual_size is not None:
-            check_ranges(self, perceptual_size=1)
+        check_ranges(self, perceptual_shift=0, perceptual_size=1, calibration_images=1)
         if self.encoder_only and (self.model_name_or_path or self.vision_model_name_or_path):
             raise ValueError(
                 "encoder_only trains a vision encoder from scratch: leave out model_name_or_path and "
