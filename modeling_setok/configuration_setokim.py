@@ -121,6 +121,9 @@ class SetokimConfig(PreTrainedConfig):
         image_token_id: `<image>`, in a prompt the place of a whole image, in the model's vocabulary a visual token.
         mask_token_id: `<mask>`, in a training text the place of the visual tokens that a mask covers.
         text_loss_weight, diffusion_loss_weight, mask_bce_weight, mask_dice_weight: of the parts of the loss.
+        text_loss_reduction: `"token"`, the mean over all tokens to be predicted, or `"square"`, in which a token counts
+            for 1 / sqrt(tokens of its answer), so that long captions do not drown short answers (InternVL 2.5's
+            square averaging).
         projector_hidden_act: activation of the projector from visual tokens to the language model.
     """
 
@@ -152,6 +155,7 @@ class SetokimConfig(PreTrainedConfig):
     image_end_token_id: int = 32002
     mask_token_id: int = 32003
     text_loss_weight: float = 1.0
+    text_loss_reduction: str = "token"
     diffusion_loss_weight: float = 1.0
     mask_bce_weight: float = 2.0
     mask_dice_weight: float = 0.5
@@ -179,6 +183,7 @@ class SetokimConfig(PreTrainedConfig):
     def validate_values(self):
         check_finite(self)
         check_activation("projector_hidden_act", self.projector_hidden_act)
+        check_choice("text_loss_reduction", self.text_loss_reduction, ("token", "square"))
         check_at_least("initializer_range", self.initializer_range, 0)
         for name in ("text_loss_weight", "diffusion_loss_weight", "mask_bce_weight", "mask_dice_weight"):
             check_at_least(name, getattr(self, name), 0)

@@ -38,7 +38,7 @@ def weighted_losses(
         targets = targets.masked_fill(outputs.expanded.attention_mask == 0, IGNORED)
     targets = targets.to(hidden_states.device)
 
-    losses = {"text_loss": _text_loss(model.lm_head, hidden_states, targets)}
+    losses = {"text_loss": _text_loss(model.lm_head, hidden_states, targets, config.text_loss_reduction)}
     losses["diffusion_loss"] = _diffusion_loss(config, model.diffusion_head, outputs, labels, targets)
     if model.training and losses["diffusion_loss"] is None:
         idle.append(_idle_diffusion(model.diffusion_head, hidden_states))
@@ -86,8 +86,11 @@ def _expand_labels(
     return torch.cat([labels, after], dim=1)
 
 
-def _text_loss(lm_head: nn.Module, hidden_states: torch.Tensor, targets: torch.LongTensor) -> torch.Tensor | None:
-    """Mean cross-entropy () of the targets (B, T'), each at the position that predicts it."""
+def _text_loss(
+    lm_head: nn.Module, hidden_states: torch.Tensor, targets: torch.LongTensor, reduction: str
+) -> torch.Tensor | None:
+    """Mean cross-entropy () of the targets (B, T'), each at the position that predicts it; how they are weighed, see
+    `SetokimConfig.text_loss_reduction`."""
     counted, vocab_size = targets != IGNORED, lm_head.weight.shape[0]
     wrong = counted & ((targets < 0) | (targets >= vocab_size))
     any_counted, any_wrong = torch.stack([counted.any(), wrong.any()]).tolist()  # waits for the device once
@@ -99,7 +102,18 @@ def _text_loss(lm_head: nn.Module, hidden_states: torch.Tensor, targets: torch.L
     if not any_counted:
         return None
     logits = lm_head(hidden_states[counted])
-    return nn.functional.cross_entropy(logits.float(), targets[counted].to(logits.device))
+    losses = nn.functional.cross_entropy(logits.float(), targets[counted].to(logits.device), reduction="none")
+    if reduction == "token":
+        return losses.mean()
+    weights = _answer_lengths(counted).to(losses).rsqrt()
+    return (weights * losses).sum() / weights.sum()
+
+
+def _answer_lengths(counted: torch.BoolTensor) -> torch.LongTensor:
+    """Of each target, in the order of `counted` (B, T'), how many there are in its answer: targets side by side."""
+    begins = counted & ~nn.functional.pad(counted[:, :-1], (1, 0))
+    answers = begins.flatten().cumsum(0)[counted.flatten()] - 1
+    return answers.bincount()[answers]
 
 
 def _diffusion_loss(

@@ -90,6 +90,11 @@ def test_save_and_load(tmp_path):
         (SetokimConfig, {"text_loss_weight": math.nan}, "text_loss_weight must be finite"),
         (SetokimConfig, {"mask_bce_weight": math.inf}, "mask_bce_weight must be finite"),
         (SetokimConfig, {"projector_hidden_act": "x"}, "projector_hidden_act must be an activation"),
+        (
+            SetokimConfig,
+            {"text_loss_reduction": "answer"},
+            "text_loss_reduction must be one of .*square.*, got 'answer'",
+        ),
         (SetokimConfig, {"initializer_range": -1.0}, "initializer_range"),
         (SetokimDiffusionConfig, {"beta_schedule": "x"}, "beta_schedule must be one of .*linear.*, got 'x'"),
         (SetokimDiffusionConfig, {"timestep_shift": math.inf}, "timestep_shift must be finite"),

@@ -100,6 +100,27 @@ def test_weights_of_the_losses(processor, make_model):
     torch.testing.assert_close(outputs.mask_loss, 1.5 * cross_entropy + 0.25 * dice, rtol=0, atol=1e-5)
 
 
+def test_tokens_of_short_answers_count_for_more_by_their_square_root(processor, make_model):
+    model = make_model()
+    answers = ((0, 1, 2), (0, 5, 9), (0, 11, 12), (1, 8, 12))  # of which row, from which target to which
+    inputs = processor.tokenizer(["a b c d e f g h i j k l m n"] * 2, return_tensors="pt")
+    labels = torch.full_like(inputs["input_ids"], -100)
+    for row, first, last in answers:
+        labels[row, first + 1 : last + 1] = inputs["input_ids"][row, first + 1 : last + 1]
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        losses = torch.nn.functional.cross_entropy(logits[:, :-1].mT, inputs["input_ids"][:, 1:], reduction="none")
+        of_answers = [losses[row, first:last] for row, first, last in answers]
+        by_token = model(**inputs, labels=labels).text_loss
+        model.config.text_loss_reduction = "square"
+        by_square = model(**inputs, labels=labels).text_loss
+    torch.testing.assert_close(by_token, torch.cat(of_answers).mean(), rtol=0, atol=1e-5)
+    roots = [len(tokens) ** 0.5 for tokens in of_answers]
+    expected = sum(root * tokens.mean() for root, tokens in zip(roots, of_answers, strict=True)) / sum(roots)
+    torch.testing.assert_close(by_square, expected, rtol=0, atol=1e-5)
+    assert abs(float(by_square - by_token)) > 1e-3
+
+
 def test_without_targets_there_is_no_loss(processor, model):
     inputs = inputs_of(processor, TEXTS)
     outputs = model(**inputs)
