@@ -14,7 +14,6 @@ from processing import SetokimProcessor, contact_sheet, side_by_side
 from training.data import TASKS, SceneConfig, make_scene
 from training.data.emoji_scenes import language
 from training.data.emoji_scenes.tasks import QUESTIONS, Draw
-from training.demo import phrases
 from training.demo.knowledge import SILENCE, Knowledge
 from training.demo.pictures import centred, enlarge, outline
 from training.evaluation.metrics import ReferringIoU
@@ -164,13 +163,12 @@ def paint(
     prompt: str, model: SetokimForConditionalGeneration, processor: SetokimProcessor, knowledge: Knowledge
 ) -> Conversation:
     """Pictures of a sentence, the same at every call; none of one with words that the model does not know."""
-    told, note = knowledge.in_its_words(prompt, phrases.drawing)
-    if refusal := knowledge.refusal(told):
+    if refusal := knowledge.refusal(prompt):
         return Conversation("a sentence", [Reply(prompt, refusal)], [])
     generator = torch.Generator().manual_seed(0)
-    painted = model.generate_image(processor, [told] * NUM_PAINTINGS, generator=generator)
-    pictures = [(picture, f"{told} ({number})") for number, picture in enumerate(painted, start=1)]
-    return Conversation("a sentence", [Reply(prompt, f"{NUM_PAINTINGS} pictures{note and f' ({note})'}")], pictures)
+    painted = model.generate_image(processor, [prompt] * NUM_PAINTINGS, generator=generator)
+    pictures = [(picture, f"{prompt} ({number})") for number, picture in enumerate(painted, start=1)]
+    return Conversation("a sentence", [Reply(prompt, f"{NUM_PAINTINGS} pictures")], pictures)
 
 
 def describe(conversation: Conversation) -> str:

@@ -11,14 +11,15 @@ import torch
 from PIL import Image
 
 from processing import token_colors
-from training.data import EmojiScenes
-from training.demo.models import load_setok, load_setokim
+from training.data import EmojiScenes, SceneConfig
+from training.demo.models import PHOTOGRAPHS, SETOKIM, load_setok, load_setokim
 
 ROOT = Path(__file__).parents[2]
 SCENE = 5  # of the test split: three objects, named in the questions below
 QUESTION, PROMPT, EXPRESSION = "How many objects are there in the picture?", "Draw: an owl and a red car", "the owl"
 BACKGROUND = " on a plain blue background."  # goes without saying in the drawing
 WIDTH, HEIGHT, SIDE = 1000, 610, 128
+SHOWN = (64, 64)  # pixels of the scene: each is drawn
 INK, LINE, FILL, MODEL = "#1f2328", "#6e7781", "#f6f8fa", "#ddf4ff"
 
 
@@ -95,9 +96,10 @@ class Drawing:
 
 
 def main() -> None:
-    setok, image_processor = load_setok(str(ROOT / "model_cards" / "setok-emoji-tiny"))
-    setokim, processor = load_setokim(str(ROOT / "build" / "hub" / "setokim-emoji-tiny"))
-    picture = EmojiScenes("test", SCENE + 1)[SCENE]["images"][0]
+    setok, image_processor = load_setok(str(ROOT / PHOTOGRAPHS))
+    setokim, processor = load_setokim(str(ROOT / SETOKIM))
+    scenes = EmojiScenes("test", SCENE + 1, SceneConfig(image_size=image_processor.size["height"]))
+    picture = scenes[SCENE]["images"][0]
     with torch.no_grad():
         outputs = setok.setok(image_processor(picture, return_tensors="pt")["pixel_values"])
         painted = setok.detokenize(outputs.last_hidden_state, outputs.token_mask)
@@ -106,13 +108,14 @@ def main() -> None:
     hexes = ["#" + bytes(color).hex() for color in colors]
     answer = setokim.ask(processor, picture, QUESTION)
     drawn = setokim.generate_image(processor, PROMPT + BACKGROUND, generator=torch.Generator().manual_seed(0))
-    mask = setokim.segment(processor, picture, EXPRESSION)
-    pale = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, "white"), 0.6)
-    outlined = Image.composite(picture, pale, Image.fromarray(mask))
+    mask = Image.fromarray(setokim.segment(processor, picture, EXPRESSION)).resize(SHOWN)
+    shown = picture.resize(SHOWN)
+    pale = Image.blend(shown.convert("L").convert("RGB"), Image.new("RGB", SHOWN, "white"), 0.6)
+    outlined = Image.composite(shown, pale, mask)
 
     drawing = Drawing()
     drawing.room(8, 210, "SeTok")
-    drawing.picture(20, 48, picture, "image")
+    drawing.picture(20, 48, shown, "image")
     drawing.arrow((152, 112), (176, 112))
     drawing.box(231, 112, 106, "vision", "encoder", note="any of them")
     drawing.arrow((288, 112), (312, 112))

@@ -4,15 +4,17 @@ All of it is read from the model's configuration and from the rows of `EmojiScen
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain, product
 
 from modeling_setok import SetokConfig
 from training.data import EmojiScenes, SceneConfig, concept_names
 from training.data.emoji_scenes import language
 from training.data.emoji_scenes.scenes import PALETTE
 from training.data.emoji_scenes.tasks import REFERRING_REQUESTS
+from training.data.emoji_scenes.wordings import SYNONYMS, WORDINGS
 
 # What users want, and the task of EmojiScenes in whose words they ask for it
 DATA_TASKS = {
@@ -75,14 +77,6 @@ class Knowledge:
             lines.append(f"Backgrounds: {', '.join(self.textures)}; {', '.join(self.colours)}.")
         return "\n".join(lines)
 
-    def in_its_words(self, text: str, rephrase: Callable[[str], str]) -> tuple[str, str]:
-        """What to tell the model for a user's text, by one of `phrases`, and a note where these are other words."""
-        if not self.forms:
-            return text, ""
-        told = rephrase(text)
-        same = told.rstrip(".?!").lower() == text.rstrip(".?!").lower()
-        return told, "" if same else f"Asked as: {told}"
-
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that no sentence of the training had, in order; none where nobody knows."""
         return [word for word in dict.fromkeys(_words(text)) if self.words and word not in self.words]
@@ -116,6 +110,8 @@ def sentence_forms() -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
             found.setdefault(form, variable.sub(lambda part: f"*{part.group()}*", sentence))
             words.update(_words(nouns.sub("", sentence)))
         forms[task] = tuple(sorted(found.values(), key=len))
+    for wording, (word, others) in product(chain(*WORDINGS), SYNONYMS.items()):  # in which training asks the same
+        words.update(*(_words(re.sub(r"{\w+}", "", wording.replace(word, other))) for other in others))
     return forms, frozenset(words)
 
 

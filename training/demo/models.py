@@ -1,4 +1,4 @@
-"""The shipped or trained models of the demo, from folders; what a folder lacks is said, and how to train one."""
+"""The shipped or trained models of the demo, from folders; what a folder lacks is said, and how to get one."""
 
 from pathlib import Path
 
@@ -9,22 +9,20 @@ from processing import SetokImageProcessor, SetokimProcessor
 from training.demo.photographs import PhotographModel
 from training.loading import refuse_shipped_part
 
-# Which models the demo and its page show: a SeTok of photographs, one of drawn scenes, and a Setokim of the same
+# Which models the demo and its page show: a SeTok of photographs, one of drawn scenes, and a Setokim of such scenes
 PHOTOGRAPHS = "build/hub/setok-dinov2-small"
 SCENES = "model_cards/setok-emoji-tiny"  # counts and names small drawn things better, on a grid as fine at 64 pixels
-SETOKIM = "build/hub/setokim-emoji-tiny"
+SETOKIM = "build/hub/setokim-dinov2-small"
 MAKE_PHOTOGRAPHS = "`make demo` downloads its encoder (90 MB) and assembles it"
-TRAIN_SETOK = "python training/train_setok.py training/recipes/setok_emoji_tiny.yaml"
-TRAIN_SETOKIM = """
-  python training/pretrain_setokim.py training/recipes/setokim_emoji_tiny_pretrain.yaml
-  python training/pretrain_setokim.py training/recipes/setokim_emoji_tiny_masks.yaml
-  python training/finetune_setokim.py training/recipes/setokim_emoji_tiny_presence.yaml
-  python training/finetune_setokim.py training/recipes/setokim_emoji_tiny_finetune.yaml
-  python -m training.demo --setokim runs/setokim-emoji-tiny"""
+TRAIN_SETOK = "To train one: python training/train_setok.py training/recipes/setok_emoji_tiny.yaml"
+MAKE_SETOKIM = (
+    "`make demo` puts the shipped one together. To train one: the recipes setokim_dinov2_small_*.yaml, in the order of "
+    "training/README.md"
+)
 
 
 def load_setok(folder: str) -> tuple[SetokForPreTraining, SetokImageProcessor]:
-    """A trained model and its image processor; `ValueError` says what the folder lacks and how to train one."""
+    """A trained model and its image processor; `ValueError` says what the folder lacks and how to get one."""
     return _load(folder, "SeTok", SetokForPreTraining, SetokImageProcessor, TRAIN_SETOK)
 
 
@@ -40,11 +38,11 @@ def load_photograph_model(folder: str) -> PhotographModel:
 
 
 def load_setokim(folder: str) -> tuple[SetokimForConditionalGeneration, SetokimProcessor]:
-    """A trained model and its processor; `ValueError` says what the folder lacks and how to train one."""
-    return _load(folder, "Setokim", SetokimForConditionalGeneration, SetokimProcessor, TRAIN_SETOKIM)
+    """A trained model and its processor; `ValueError` says what the folder lacks and how to get one."""
+    return _load(folder, "Setokim", SetokimForConditionalGeneration, SetokimProcessor, MAKE_SETOKIM)
 
 
-def _load(folder: str, name: str, model_class: type[PreTrainedModel], processor_class: type, how_to_train: str):
+def _load(folder: str, name: str, model_class: type[PreTrainedModel], processor_class: type, how_to_get_one: str):
     try:
         if not Path(folder).is_dir():  # transformers would ask the Hub for it
             raise ValueError("there is no such folder")
@@ -64,4 +62,4 @@ def _load(folder: str, name: str, model_class: type[PreTrainedModel], processor_
         return model.eval(), processor_class.from_pretrained(folder)
     except Exception as error:  # on broken files transformers raises anything
         reason = error if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{folder!r} holds no trained {name}: {reason}\nTo train one: {how_to_train}") from error
+        raise ValueError(f"{folder!r} holds no trained {name}: {reason}\n{how_to_get_one}") from error

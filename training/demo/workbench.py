@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ from PIL import Image
 from modeling_setok import SetokForPreTraining, SetokimForConditionalGeneration
 from modeling_setok.tasks_setokim import CAPTION_REQUEST
 from processing import SetokImageProcessor, SetokimProcessor
-from training.demo import photographs, phrases
+from training.demo import photographs
 from training.demo.conversation import MAX_ANSWER_TOKENS, TILE, as_large_as_shown, checked_text
 from training.demo.knowledge import Knowledge
 from training.demo.photographs import Patches, PhotographModel
@@ -31,8 +30,8 @@ Upload = dict[str, Any] | None  # a file as gradio hands it over: its path is in
 class Workbench:
     """Each method gives what one tab of the page shows, and at its end a note on it: plain text, perhaps empty.
 
-    A text is put into the words that the model was trained on (`phrases`), and the note says so. Where these are words
-    that the model does not know, there is no picture, or no good answer: the note says what the model knows.
+    Where a text has words that the model does not know, there is no picture, or no good answer: the note says what the
+    model knows.
 
     All raise a `ValueError` that says what the user is to do. The same input gives the same result, whatever came
     before. The models stay on their devices.
@@ -91,21 +90,20 @@ class Workbench:
         uploads = [upload for upload in (first, second) if upload is not None] or [None]
         pictures = [self._read_small(upload) for upload in uploads]
         if str("" if question is None else question).strip():
-            question, note = self._understood(question, phrases.question, len(pictures))
+            question = self._checked(question, len(pictures))
         elif len(pictures) == 1:
-            question, note = CAPTION_REQUEST, ""
+            question = CAPTION_REQUEST
         else:
             raise ValueError("Write a question about the two pictures, or remove one for a caption of the other.")
         with self._turn():
             answer = self.setokim.ask(self.processor, pictures, question, max_new_tokens=MAX_ANSWER_TOKENS)
-        remark = self.knowledge.refusal(question) if answer else self.knowledge.silence(question)
-        return answer, _lines(note, remark)
+        return answer, self.knowledge.refusal(question) if answer else self.knowledge.silence(question)
 
     def paint(
         self, sentence: str, seed: float | None, guidance: float, temperature: float
     ) -> tuple[Image.Image | None, str]:
         """A picture of a sentence; `guidance` and `temperature` are those of `generate`."""
-        sentence, note = self._understood(sentence, phrases.drawing)
+        sentence = self._checked(sentence)
         if seed is None:
             raise ValueError("There is no seed: give any whole number.")
         generator = torch.Generator().manual_seed(int(_number(seed, "seed", 0, LARGEST_SEED)))
@@ -116,26 +114,26 @@ class Workbench:
         if refusal := self.knowledge.refusal(sentence):
             return None, refusal
         with self._turn():
-            return self.setokim.generate_image(self.processor, sentence, generator=generator, **options), note
+            return self.setokim.generate_image(self.processor, sentence, generator=generator, **options), ""
 
     def edit(self, upload: Upload, instruction: str) -> tuple[Image.Image | None, str]:
         """The picture as the instruction changes it."""
         picture = self._read_small(upload)
-        instruction, note = self._understood(instruction, phrases.instruction, 1)
+        instruction = self._checked(instruction, 1)
         if refusal := self.knowledge.refusal(instruction):
             return None, refusal
         with self._turn():
-            return self.setokim.edit_image(self.processor, picture, instruction), note
+            return self.setokim.edit_image(self.processor, picture, instruction), ""
 
     def segment(self, upload: Upload, expression: str) -> tuple[Image.Image | None, str]:
         """The picture with a mask of what the expression refers to, and how large the mask is."""
         picture = self._read_small(upload)
-        expression, note = self._understood(expression, phrases.expression, 1)
+        expression = self._checked(expression, 1)
         if refusal := self.knowledge.refusal(expression):
             return None, refusal
         with self._turn():
             mask = self.setokim.segment(self.processor, picture, expression.rstrip("."))
-        return outline(picture, mask, TILE), _lines(f"{mask.mean():.0%} of the picture", note)
+        return outline(picture, mask, TILE), f"{mask.mean():.0%} of the picture"
 
     def _patches(self, image: Image.Image) -> Patches:
         """Those of all layers; they are kept until another picture comes: who moves a slider waits but once."""
@@ -160,9 +158,8 @@ class Workbench:
     def _read_small(self, upload: Upload) -> Image.Image:
         return as_large_as_shown(self._read(upload).image)
 
-    def _understood(self, text: str, rephrase: Callable[[str], str], num_pictures: int = 0) -> tuple[str, str]:
-        """What the model is told for a text, and a note where these are other words."""
-        return self.knowledge.in_its_words(checked_text(text, self.setokim, self.processor, num_pictures), rephrase)
+    def _checked(self, text: str, num_pictures: int = 0) -> str:
+        return checked_text(text, self.setokim, self.processor, num_pictures)
 
     @contextmanager
     def _turn(self):
@@ -180,7 +177,3 @@ def _number(value: Any, name: str, least: float, most: float) -> float:
     if not (isinstance(value, (int, float)) and least <= value <= most):  # so that NaN is refused, too
         raise ValueError(f"The {name} must be a number from {least} to {most}, not {value!r:.40}.")
     return value
-
-
-def _lines(*notes: str) -> str:
-    return "\n".join(filter(None, notes))

@@ -136,12 +136,12 @@ def test_captions_tell_question_answer_and_truth():
     assert demo_conversation.Reply("What?", "this").caption == "What? » this"
 
 
-def test_a_sentence_is_painted_in_the_models_words_or_refused():
+def test_a_sentence_is_painted_or_refused():
     knowledge = Knowledge.of(SetokConfig(text_feature_dim=8, concept_names=list(concept_names("tiny"))))
-    painted = demo_conversation.paint("a photo of an owl", Oracle(None), None, knowledge)
+    painted = demo_conversation.paint("A photo of an owl.", Oracle(None), None, knowledge)
     (reply,) = painted.replies
-    assert (reply.asked, reply.answer) == ("a photo of an owl", "3 pictures (Asked as: Draw: an owl.)")
-    assert [caption for _, caption in painted.pictures] == [f"Draw: an owl. ({number})" for number in (1, 2, 3)]
+    assert (reply.asked, reply.answer) == ("A photo of an owl.", "3 pictures")
+    assert [caption for _, caption in painted.pictures] == [f"A photo of an owl. ({number})" for number in (1, 2, 3)]
 
     refused = demo_conversation.paint("a photo of a zebra", Oracle(None), None, knowledge)
     assert not refused.pictures and demo_conversation.draw([painted, refused])

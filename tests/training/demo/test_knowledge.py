@@ -6,7 +6,6 @@ from modeling_setok import SetokConfig
 from training.data import EmojiScenes, SceneConfig, concept_names
 from training.data.emoji_scenes import language
 from training.data.emoji_scenes.tasks import CAPTION_REQUESTS
-from training.demo import phrases
 from training.demo.knowledge import DATA_TASKS, NOT_WRITTEN, Knowledge
 
 
@@ -53,10 +52,9 @@ def test_unknown_words_are_named_with_what_is_known(knowledge):
     assert not knowledge_of(concept_names("full")).refusal(f"the {language.noun(more)}")
 
 
-def test_other_words_are_noted(knowledge):
-    told, note = knowledge.in_its_words("Describe the image.", phrases.question)
-    assert told == "Describe the picture." and note == "Asked as: Describe the picture."
-    assert knowledge.in_its_words("describe the picture", phrases.question)[1] == ""
+def test_no_wording_of_the_training_has_an_unknown_word(knowledge):
+    for row in EmojiScenes("train", 300, SceneConfig(image_size=32), tasks=[*DATA_TASKS]):
+        assert not knowledge.refusal(row["messages"][0]["content"][-1]["text"])
 
 
 def test_silence_tells_what_to_ask(knowledge):
@@ -69,5 +67,4 @@ def test_of_a_model_of_other_data_only_its_names_are_known(names):
     knowledge = knowledge_of(names)
     assert knowledge.listing() == ("2 things: zebra, gnu." if names else NOT_WRITTEN)
     assert not knowledge.forms and not knowledge.refusal("any words")
-    assert knowledge.in_its_words("Describe the image.", phrases.question) == ("Describe the image.", "")
     assert knowledge.silence("Describe the image.") == "The model says nothing to this. Try other words."

@@ -87,23 +87,6 @@ def test_large_and_turned_pictures_are_read_as_they_are_shown(bench, scene, tmp_
     assert bench.edit({"path": str(tmp_path / "turned.png")}, "Remove the owl.")[0].size == (512, 256)
 
 
-def test_requests_in_other_words_are_asked_in_the_models_own(bench, models, scene, file):
-    picture = {"path": file}
-    caption = models.setokim.caption(models.processor, scene)
-    for request in ("Describe the image.", "What is in this photo?", "please caption this image"):
-        assert bench.ask(picture, None, request) == (caption, "Asked as: Describe the picture.")
-    assert bench.ask(picture, None, "What color is the background?")[1] == "Asked as: What colour is the background?"
-
-    painted, note = bench.paint("a photo of an owl on a red background", 0, 1.5, 0.5)
-    told = "Draw: an owl on a plain red background."
-    assert note == f"Asked as: {told}" and same(painted, bench.paint(told, 0, 1.5, 0.5)[0])
-    edited, note = bench.edit(picture, "Turn the background blue")
-    assert note == "Asked as: Make the background blue."
-    assert same(edited, models.setokim.edit_image(models.processor, scene, "Make the background blue."))
-    outlined, note = bench.segment(picture, "Where is the owl in this image?")
-    assert note.endswith("of the picture\nAsked as: the owl") and same(outlined, bench.segment(picture, "the owl")[0])
-
-
 def test_each_sentence_that_is_listed_gets_an_answer(bench, file, tmp_path):
     picture, other = {"path": file}, {"path": str(tmp_path / "other.png")}
     Image.fromarray(make_scene("test", 7, SceneConfig(image_size=64)).image).save(other["path"])

@@ -54,15 +54,15 @@ README_ROWS = {
     "gives busier scenes": ("setok-dinov2-small", ["spearman"]),
     "names what is there": ("setok-dinov2-small", ["r_precision", "r_precision_chance"]),
     "paints a scene back": ("setok-dinov2-small", ["psnr"]),
-    "captions": ("setokim-emoji-tiny", ["caption_f1"]),
-    "answers questions": ("setokim-emoji-tiny", ["question_accuracy", "question_majority"]),
-    "says which of two": ("setokim-emoji-tiny", ["two_images_accuracy", "two_images_majority"]),
+    "captions": ("setokim-dinov2-small", ["caption_f1"]),
+    "answers questions": ("setokim-dinov2-small", ["question_accuracy", "question_majority"]),
+    "says which of two": ("setokim-dinov2-small", ["two_images_accuracy", "two_images_majority"]),
     "paints what a sentence": (
-        "setokim-emoji-tiny",
+        "setokim-dinov2-small",
         ["text_to_image_found", "text_to_image_found_chance", "text_to_image_scene_found"],
     ),
-    "edits": ("setokim-emoji-tiny", ["edit_l1", "edit_unchanged_l1"]),
-    "segments": ("setokim-emoji-tiny", ["referring_ciou", "referring_clusters_ciou", "referring_ungrounded_ciou"]),
+    "edits": ("setokim-dinov2-small", ["edit_l1", "edit_unchanged_l1"]),
+    "segments": ("setokim-dinov2-small", ["referring_ciou", "referring_clusters_ciou", "referring_ungrounded_ciou"]),
 }
 
 
@@ -83,7 +83,7 @@ def test_metadata_of_shipped_cards(name):
     data = ModelCard.load(SHIPPED[name] / "README.md").data
     assert (data.license, data.library_name, data.datasets) == ("apache-2.0", "transformers", ["emoji_scenes"])
     assert data.pipeline_tag in {"image-feature-extraction", "image-text-to-text"} and "setok" in data.tags
-    assert data.base_model == ("your-name/setok-emoji-tiny" if name.startswith("setokim") else None)
+    assert data.base_model == (f"your-name/{name.replace('setokim', 'setok')}" if name.startswith("setokim") else None)
     results = json.loads((SHIPPED[name] / "results.json").read_text())["results"]
     assert len(data.eval_results) > 5
     for shown in data.eval_results:
