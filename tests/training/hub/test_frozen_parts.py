@@ -13,7 +13,7 @@ from modeling_setok import SetokConfig, SetokForPreTraining, SetokimForCondition
 from modeling_setok.token_clustering import TokenClustering
 from processing import SetokImageProcessor, SetokimProcessor
 from tests.setokim_testing import TINY_HEADS, tiny_language_model, tiny_processor
-from training.hub import frozen_parts
+from training.hub import check_repository, frozen_parts
 from training.hub.frozen_parts import complete, is_part, split
 from training.hub.model_card import shipped_models
 from training.hub.push_to_hub import assemble
@@ -43,6 +43,19 @@ def root(tmp_path, monkeypatch) -> Path:
     SetokImageProcessor(size={"height": 28, "width": 28}).save_pretrained("run")
     split(Path("run"), Path("part"), Path("encoder"), "make it", half=("detokenizer",))
     return tmp_path
+
+
+def test_the_check_knows_an_encoder_by_the_names_that_it_is_saved_by(root, monkeypatch, capsys):
+    """transformers renames the weights of a DINOv2 when it loads them."""
+    monkeypatch.setattr(check_repository, "OWN_PACKAGES", ())
+    check_repository.check("run", saved_again=True)
+    weights = load_file("run/model.safetensors")
+    assert f"SetokForPreTraining, {len(weights)} tensors equal to those in the files" in capsys.readouterr().out
+    (query, *_) = [name for name in weights if name.endswith("attention.query.weight")]
+    stored = check_repository.stored_tensors(Path("run"))
+    stored[query] = stored[query] + 1
+    with pytest.raises(ValueError, match="attention.query.weight of SetokModel is not the one in the files"):
+        check_repository.compare_weights(AutoModel.from_pretrained("run"), stored)
 
 
 def test_a_part_has_no_weight_of_the_encoder_and_does_not_load_as_a_model(root):
