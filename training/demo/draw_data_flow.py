@@ -78,11 +78,14 @@ class Drawing:
         )
 
     def tokens(self, x: float, y: float, colors: list[str]) -> None:
-        """A row of tokens whose middle is (x, y)."""
+        """A row of tokens whose middle is (x, y), the closer the more there are."""
+        step = min(20, 110 / len(colors))
+        side = 0.8 * step
         for number, color in enumerate(colors):
-            left = x + (number - len(colors) / 2) * 20 + 2
+            left = x + (number - (len(colors) - 1) / 2) * step - side / 2
             self.elements.append(
-                f'<rect x="{left}" y="{y - 8}" width="16" height="16" rx="4" fill="{color}" stroke="{LINE}"/>'
+                f'<rect x="{left:g}" y="{y - side / 2:g}" width="{side:g}" height="{side:g}" rx="{side / 4:g}" '
+                f'fill="{color}" stroke="{LINE}"/>'
             )
 
     def arrow(self, *points: tuple[float, float]) -> None:
@@ -107,7 +110,7 @@ def main() -> None:
     colors = token_colors(ids)
     hexes = ["#" + bytes(color).hex() for color in colors]
     answer = setokim.ask(processor, picture, QUESTION)
-    drawn = setokim.generate_image(processor, PROMPT + BACKGROUND, generator=torch.Generator().manual_seed(0))
+    drawn = setokim.generate_image(processor, PROMPT + BACKGROUND, generator=torch.Generator().manual_seed(1))
     mask = Image.fromarray(setokim.segment(processor, picture, EXPRESSION)).resize(SHOWN)
     shown = picture.resize(SHOWN)
     pale = Image.blend(shown.convert("L").convert("RGB"), Image.new("RGB", SHOWN, "white"), 0.6)
