@@ -203,7 +203,7 @@ def test_proof_fails_without_a_file_of_the_code(folders, tmp_path):
     [
         ([], "required"),
         (["--output", "x", "--repo-id", "me/x"], "not allowed"),
-        (["--repo-id", "me/x"], "one repository, and there are 3 folders"),
+        (["--repo-id", "me/x"], "one repository, and there are 4 folders"),
         (["--output", "x", "--private"], "belong to --repo-id"),
         (["--repo-id", "me/x", "--skip-check", "x"], "belongs to --output"),
     ],
